@@ -1,0 +1,44 @@
+"""hvcodec: a learned lossy image codec on a hierarchical VAE whose layers can be traded and cut.
+
+>>> import hvcodec, PIL.Image
+>>> data = hvcodec.encode(PIL.Image.open("photo.png"), quality=50)   # bytes of a .hvc file
+>>> picture = hvcodec.decode(data)                                   # a PIL image
+>>> preview = hvcodec.decode(hvcodec.cut(data, layers=4))            # from its first bytes
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    FormatError,
+    HvcError,
+    ModelError,
+    PictureError,
+    UnsupportedError,
+    UsageError,
+)
+from .inspect import cut, info
+
+if TYPE_CHECKING:
+    from .codec import decode, encode
+
+__all__ = [
+    "FormatError",
+    "HvcError",
+    "ModelError",
+    "PictureError",
+    "UnsupportedError",
+    "UsageError",
+    "cut",
+    "decode",
+    "encode",
+    "info",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # encode and decode bring torch, which takes a second to import; info and cut do without.
+    if name in ("decode", "encode"):
+        from . import codec
+
+        return getattr(codec, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

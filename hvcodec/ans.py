@@ -1,0 +1,168 @@
+"""The ANS stack: pushes and pops the symbols of one pass of one layer.
+
+A stack: what was pushed last comes off first, so the encoder pushes fine layers first and each pass
+back to front. Words are handed over in reverse, most recent first: a prefix of them is the top of
+the stack, which is what makes a file that ends at a layer's end a whole file.
+"""
+
+import sys
+from typing import Any
+
+import constriction
+import numpy as np
+
+from .errors import FormatError
+from .tables import SILENT, TOTAL, Index
+
+Categorical = constriction.stream.model.Categorical
+Uniform = constriction.stream.model.Uniform
+
+ESCAPE_BITS = 16  # an escaped magnitude is coded in chunks of at most this many bits
+MAX_ESCAPE = 24  # no symbol needs more
+
+
+class Tables:
+    """The probability tables of a model, ready for the coder (format: `tables.make`).
+
+    Attributes:
+        silent: bool per table: its symbols are zero without being coded.
+    """
+
+    def __init__(self, counts: np.ndarray, reaches: np.ndarray) -> None:
+        self.reaches = reaches.astype(np.int32)
+        ends = np.cumsum(2 * self.reaches + 2)
+        self.counts = np.split(counts, ends[:-1])
+        zeros = counts[ends - self.reaches - 2]
+        self.silent = zeros > SILENT * TOTAL
+        self._models: dict[int, Any] = {}
+
+    def model(self, table: int) -> Any:
+        """The coder's model of a table, made when first needed."""
+        if table not in self._models:
+            self._models[table] = Categorical(self.counts[table] / TOTAL, perfect=False)
+        return self._models[table]
+
+
+def _groups(index: Index, tables: Tables) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+    """Coded positions sorted by table, and the (table, start, stop) of each group among them."""
+    coded = np.flatnonzero(~tables.silent[index.table])
+    used = index.table[coded]
+    order = coded[np.argsort(used, kind="stable")]
+    found, starts = np.unique(index.table[order], return_index=True)
+    stops = [*starts[1:].tolist(), len(order)]
+    return order, list(zip(found.tolist(), starts.tolist(), stops))
+
+
+class Stack:
+    """One ANS stack, empty or from the words of a file."""
+
+    def __init__(self, words: bytes = b"") -> None:
+        """Args: words as `segments` gives them, 32 bits each, little endian, top of the stack first.
+
+        Raises:
+            FormatError: no stack has these words.
+        """
+        stack = np.frombuffer(words, "<u4")[::-1].astype(np.uint32)
+        if len(stack) and not stack[-1]:
+            raise FormatError("the coded data cannot be a stack")
+        self._coder = constriction.stream.stack.AnsCoder(stack)
+
+    @property
+    def words(self) -> int:
+        """How many words have left the coder's head for good."""
+        return self._coder.pos()[0]
+
+    @property
+    def empty(self) -> bool:
+        return self._coder.is_empty()
+
+    def content(self) -> bytes:
+        """All words, top of the stack first."""
+        words = self._coder.get_compressed()[::-1]
+        return (words.byteswap() if sys.byteorder == "big" else words).tobytes()
+
+    def push(self, symbols: np.ndarray, index: Index, tables: Tables) -> None:
+        """Push one pass: int32 symbols with their tables, both one-dimensional.
+
+        Symbols of silent tables must be zero.
+        """
+        order, groups = _groups(index, tables)
+        shifts = index.shift[order]
+        sorted_symbols = symbols[order]
+        # The symbol is high * 2^shift + low - 2^(shift - 1), so that high is centred too.
+        shifted = sorted_symbols + ((1 << shifts) >> 1)
+        high = shifted >> shifts
+        reach = tables.reaches[index.table[order]]
+        escaped = np.abs(high) > reach
+        self._push_escapes(high[escaped], reach[escaped])
+        self._push_low((shifted - (high << shifts)), shifts)
+        entries = np.where(escaped, 2 * reach + 1, high + reach).astype(np.int32)
+        for table, start, stop in reversed(groups):
+            self._coder.encode_reverse(entries[start:stop], tables.model(table))
+
+    def pop(self, index: Index, tables: Tables) -> np.ndarray:
+        """Pop what `push` pushed: int32 symbols.
+
+        Raises:
+            FormatError: the words are not what a stack of these symbols can be.
+        """
+        order, groups = _groups(index, tables)
+        entries = np.empty(len(order), np.int32)
+        for table, start, stop in groups:
+            entries[start:stop] = self._coder.decode(tables.model(table), stop - start)
+        shifts = index.shift[order]
+        low = self._pop_low(shifts)
+        reach = tables.reaches[index.table[order]]
+        escaped = entries == 2 * reach + 1
+        high = entries - reach
+        high[escaped] = self._pop_escapes(reach[escaped])
+        symbols = np.zeros(index.table.shape, np.int32)
+        symbols[order] = (high << shifts) + low - ((1 << shifts) >> 1)
+        return symbols
+
+    def _push_low(self, low: np.ndarray, shifts: np.ndarray) -> None:
+        for shift in range(int(shifts.max(initial=0)), 0, -1):
+            self._coder.encode_reverse(low[shifts == shift].astype(np.int32), Uniform(1 << shift))
+
+    def _pop_low(self, shifts: np.ndarray) -> np.ndarray:
+        low = np.zeros(len(shifts), np.int32)
+        for shift in range(1, int(shifts.max(initial=0)) + 1):
+            at = shifts == shift
+            low[at] = self._coder.decode(Uniform(1 << shift), int(at.sum()))
+        return low
+
+    def _push_escapes(self, high: np.ndarray, reach: np.ndarray) -> None:
+        """Sign and Elias gamma code of how far each symbol lies beyond its table."""
+        for value, limit in zip(high[::-1].tolist(), reach[::-1].tolist()):
+            beyond = abs(value) - limit  # at least 1
+            length = beyond.bit_length()
+            self._push_bits(beyond - (1 << (length - 1)), length - 1)
+            self._push_one(length - 1, MAX_ESCAPE)
+            self._push_one(int(value < 0), 2)
+
+    def _pop_escapes(self, reach: np.ndarray) -> np.ndarray:
+        values = []
+        for limit in reach.tolist():
+            negative = self._pop_one(2)
+            length = self._pop_one(MAX_ESCAPE)
+            beyond = (1 << length) + self._pop_bits(length)
+            values.append(-(limit + beyond) if negative else limit + beyond)
+        return np.array(values, np.int32)
+
+    def _push_bits(self, value: int, count: int) -> None:
+        for at in range(0, count, ESCAPE_BITS):
+            width = min(ESCAPE_BITS, count - at)
+            self._push_one(value >> at & ((1 << width) - 1), 1 << width)
+
+    def _pop_bits(self, count: int) -> int:
+        value = 0
+        for at in reversed(range(0, count, ESCAPE_BITS)):
+            value |= self._pop_one(1 << min(ESCAPE_BITS, count - at)) << at
+        return value
+
+    def _push_one(self, value: int, size: int) -> None:
+        if size > 1:
+            self._coder.encode_reverse(np.array([value], np.int32), Uniform(size))
+
+    def _pop_one(self, size: int) -> int:
+        return int(self._coder.decode(Uniform(size), 1)[0]) if size > 1 else 0

@@ -1,0 +1,263 @@
+"""The `.hvc` file: header, table of segments, metadata, segments. Bytes only.
+
+The format page, docs/format.md, says every field and why. This module imports neither numpy nor
+torch, so `info` and `cut` are instant. Nothing read from a file is trusted before it is checked.
+"""
+
+import struct
+from binascii import crc_hqx
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import accumulate
+
+from .errors import FormatError, UnsupportedError, UsageError
+
+MAGIC = b"\x89HVC"
+FORMAT_VERSION = 0
+CODER_VERSION = 0
+
+FIXED = struct.Struct("<4s4B6s6sBBH")
+# magic, format version, coder version, flags, layers, model id, width and height (24 bits each),
+# tile size, colour, check
+CHECK = struct.Struct("<H")
+LENGTH = struct.Struct("<I")
+CHUNK = struct.Struct("<BI")
+
+STACK_MODE_MASK = 0b0000_0011
+SIDE_INFORMATION = 0b0000_0100
+LOSSLESS = 0b0000_1000
+METADATA = 0b0001_0000
+
+MAX_SIDE = (1 << 24) - 1
+MAX_LAYERS = 64
+TILE_UNIT = 64
+DEFAULT_MAX_PIXELS = 1 << 28
+
+
+class Colour(IntEnum):
+    """What the decoded picture is; latents are always those of an RGB picture."""
+
+    RGB = 0
+    GREY = 1
+
+
+class Chunk(IntEnum):
+    """Kinds of metadata."""
+
+    ICC = 1
+    EXIF = 2
+    XMP = 3
+    ALPHA = 4
+
+
+@dataclass
+class Header:
+    """Everything before the segments.
+
+    Attributes:
+        width, height: of the picture, 1 .. 2^24 - 1.
+        model_id: first 6 bytes of the SHA-256 of the model file, as 12 hexadecimal digits.
+        steps: step index per layer, coarse first, 0..254, or 255 where the layer is off.
+        tile: side of the square tiles in pixels, a multiple of 64; 0 if the picture is one tile.
+        lengths: bytes of every segment, layer-major: all tiles of the coarsest layer first.
+        colour: what the decoded picture is.
+        metadata: contents of the chunks.
+    """
+
+    width: int
+    height: int
+    model_id: str
+    steps: list[int]
+    tile: int = 0
+    lengths: list[int] = field(default_factory=list)
+    colour: Colour = Colour.RGB
+    metadata: dict[Chunk, bytes] = field(default_factory=dict)
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """Rows and columns of tiles."""
+        if not self.tile:
+            return 1, 1
+        return -(-self.height // self.tile), -(-self.width // self.tile)
+
+    def pack(self) -> bytes:
+        """Header, table and metadata as they stand in the file."""
+        body = bytes(self.steps) + b"".join(LENGTH.pack(n) for n in self.lengths)
+        if self.metadata:
+            chunks = b"".join(CHUNK.pack(k, len(v)) + v for k, v in sorted(self.metadata.items()))
+            body += LENGTH.pack(len(chunks)) + chunks
+        sides = self.width.to_bytes(3, "little") + self.height.to_bytes(3, "little")
+        fields = (
+            MAGIC,
+            FORMAT_VERSION,
+            CODER_VERSION,
+            METADATA if self.metadata else 0,
+            len(self.steps),
+            bytes.fromhex(self.model_id),
+            sides,
+            self.tile // TILE_UNIT,
+            self.colour,
+        )
+        check = crc_hqx(body, crc_hqx(FIXED.pack(*fields, 0), 0))
+        return FIXED.pack(*fields, check) + body
+
+
+@dataclass
+class File:
+    """A parsed file: its header and the layers that are whole.
+
+    Attributes:
+        header: as written, also if the file was cut since.
+        data: the whole file.
+        start: where the segments start.
+        layers: how many layers, coarse first, the file holds whole.
+    """
+
+    header: Header
+    data: bytes
+    start: int
+    layers: int
+
+    @property
+    def cut_points(self) -> list[int]:
+        """File size when cut after layer 1, 2, ... all, as far as the header knows."""
+        rows, columns = self.header.tiles
+        tiles = rows * columns
+        ends = list(accumulate(self.header.lengths, initial=self.start))
+        return ends[tiles::tiles]
+
+    def segment(self, layer: int, tile: int) -> bytes:
+        """The words of one segment, its check verified.
+
+        Raises:
+            FormatError: the check fails.
+        """
+        rows, columns = self.header.tiles
+        number = layer * rows * columns + tile
+        begin = self.start + sum(self.header.lengths[:number])
+        content = self.data[begin : begin + self.header.lengths[number]]
+        words, check = content[: -CHECK.size], content[-CHECK.size :]
+        if CHECK.pack(crc_hqx(words, 0)) != check:
+            raise FormatError(f"layer {layer + 1} is damaged (its check fails)")
+        return words
+
+    def verify(self) -> None:
+        """Check every segment that is there.
+
+        Raises:
+            FormatError: a check fails.
+        """
+        rows, columns = self.header.tiles
+        for layer in range(self.layers):
+            for tile in range(rows * columns):
+                self.segment(layer, tile)
+
+
+def write(header: Header, segments: Sequence[bytes]) -> bytes:
+    """A file from a header (its lengths are filled in) and the words of its segments, layer-major."""
+    sealed = [words + CHECK.pack(crc_hqx(words, 0)) for words in segments]
+    header.lengths = [len(s) for s in sealed]
+    return header.pack() + b"".join(sealed)
+
+
+class _Reader:
+    """Takes bytes from the front of a buffer; never past its end."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, count: int) -> bytes:
+        if count > len(self.data) - self.at:
+            raise FormatError("the file ends inside its header")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def length(self) -> int:
+        return LENGTH.unpack(self.take(LENGTH.size))[0]
+
+
+def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> File:
+    """Parse a file. Segments are not checked yet (`File.segment`, `File.verify`).
+
+    Args:
+        data: the whole file, or a prefix of it that ends at a layer's end.
+        max_pixels: refuse larger pictures before anything is allocated for them.
+
+    Raises:
+        FormatError: not a `.hvc` file, damaged, or cut inside a layer.
+        UnsupportedError: a version, kind or size that this version does not handle.
+    """
+    if not data:
+        raise FormatError("the file is empty")
+    if data[: len(MAGIC)] != MAGIC[: len(data)]:
+        raise FormatError("not a .hvc file")
+    reader = _Reader(data)
+    fixed = reader.take(FIXED.size)
+    _, version, coder, flags, layers, model, sides, tile, colour, check = FIXED.unpack(fixed)
+    if version != FORMAT_VERSION:
+        raise UnsupportedError(f"format version {version}; this hvcodec reads {FORMAT_VERSION}")
+    if coder != CODER_VERSION:
+        raise UnsupportedError(f"coder version {coder}; this hvcodec has {CODER_VERSION}")
+    header = Header(
+        width=int.from_bytes(sides[:3], "little"),
+        height=int.from_bytes(sides[3:], "little"),
+        model_id=model.hex(),
+        steps=[],
+        tile=tile * TILE_UNIT,
+    )
+    if not header.width or not header.height or not 1 <= layers <= MAX_LAYERS:
+        raise FormatError("the header names an empty picture or no layers")
+    if header.width * header.height > max_pixels:
+        raise UnsupportedError(
+            f"the header claims {header.width}x{header.height} pixels, the limit is {max_pixels}"
+        )
+    rows, columns = header.tiles
+    table = reader.take(layers + layers * rows * columns * LENGTH.size)
+    header.steps = list(table[:layers])
+    header.lengths = [n for (n,) in LENGTH.iter_unpack(table[layers:])]
+    chunks = reader.take(reader.length()) if flags & METADATA else b""
+    body = data[FIXED.size : reader.at]
+    if crc_hqx(body, crc_hqx(fixed[: -CHECK.size] + bytes(CHECK.size), 0)) != check:
+        raise FormatError("the header is damaged (its check fails)")
+    if flags & ~METADATA or colour not in Colour.__members__.values():
+        raise UnsupportedError("the file uses features that this version does not know")
+    header.colour = Colour(colour)
+    inside = _Reader(chunks)
+    while inside.at < len(chunks):
+        kind, size = CHUNK.unpack(inside.take(CHUNK.size))
+        content = inside.take(size)
+        if kind in Chunk.__members__.values():
+            header.metadata[Chunk(kind)] = content
+    if min(header.lengths) < CHECK.size or any((n - CHECK.size) % 4 for n in header.lengths):
+        raise FormatError("the header names a segment of impossible length")
+    file = File(header, data, reader.at, 0)
+    ends = file.cut_points
+    if len(data) not in ends:
+        whole = sum(end <= len(data) for end in ends)
+        where = "after the last layer" if len(data) > ends[-1] else f"inside layer {whole + 1}"
+        raise FormatError(f"the file ends {where}; it is whole at {', '.join(map(str, ends))} bytes")
+    file.layers = ends.index(len(data)) + 1
+    return file
+
+
+def cut(file: File, layers: int | None = None, max_bytes: int | None = None) -> bytes:
+    """The file without its finer layers: a prefix of its bytes.
+
+    Args:
+        layers: how many layers to keep, at least 1.
+        max_bytes: or keep as many layers as fit into this size.
+
+    Raises:
+        UsageError: both or neither given, no such layer, or not even one layer fits.
+    """
+    if (layers is None) == (max_bytes is None):
+        raise UsageError("give either a number of layers or a size in bytes")
+    ends = file.cut_points[: file.layers]
+    if max_bytes is not None:
+        layers = sum(end <= max_bytes for end in ends)
+        if not layers:
+            raise UsageError(f"the coarsest layer alone takes {ends[0]} bytes")
+    if layers is None or not 1 <= layers <= file.layers:
+        raise UsageError(f"the file holds layers 1 to {file.layers}")
+    return file.data[: ends[layers - 1]]

@@ -1,0 +1,81 @@
+"""Training pictures: packed once as raw bytes, then read as random crops from memory-mapped memory."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .errors import PictureError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """Picture files under a folder, at any depth, sorted by path."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+
+
+def pack(folder: Path, target: Path) -> None:
+    """Write all pictures of a folder as RGB bytes to `target` and their sizes beside it (.json).
+
+    Raises:
+        PictureError: there is no picture in the folder.
+    """
+    shapes = []
+    digest = hashlib.sha256()
+    unfinished = target.with_suffix(".part")
+    with open(unfinished, "wb") as out:
+        for path in find_pictures(folder):
+            with Image.open(path) as picture:
+                raw = np.asarray(picture.convert("RGB"))
+            shapes.append(raw.shape[:2])
+            data = raw.tobytes()
+            digest.update(data)
+            out.write(data)
+    if not shapes:
+        raise PictureError(f"no pictures in {folder}")
+    index = {"shapes": shapes, "sha256": digest.hexdigest()}
+    target.with_suffix(".json").write_text(json.dumps(index))
+    unfinished.rename(target)
+
+
+class Crops:
+    """Random crops from a packed file; crop number n of a seed is always the same one."""
+
+    def __init__(self, packed: Path, seed: int) -> None:
+        index = json.loads(packed.with_suffix(".json").read_text())
+        self.sha256: str = index["sha256"]
+        self.seed = seed
+        self.shapes = np.array(index["shapes"])
+        areas = self.shapes.prod(1)
+        self.starts = np.concatenate([[0], np.cumsum(areas[:-1] * 3)])
+        self.odds = areas / areas.sum()
+        self.memory = np.memmap(packed, np.uint8, "r")
+
+    def batch(self, step: int, count: int, size: int) -> np.ndarray:
+        """`count` crops of size x size pixels, uint8 count x size x size x 3, mirrored and turned.
+
+        Pictures smaller than the crop are padded by reflection.
+        """
+        rng = np.random.default_rng([self.seed, step])
+        crops = np.empty((count, size, size, 3), np.uint8)
+        for i, k in enumerate(rng.choice(len(self.odds), count, p=self.odds)):
+            height, width = self.shapes[k]
+            start = self.starts[k]
+            picture = self.memory[start : start + height * width * 3].reshape(height, width, 3)
+            y = rng.integers(max(height - size, 0) + 1)
+            x = rng.integers(max(width - size, 0) + 1)
+            crop = picture[y : y + size, x : x + size]
+            missing = [(0, size - n) for n in crop.shape[:2]]
+            if any(after for _, after in missing):
+                crop = np.pad(crop, [*missing, (0, 0)], "symmetric")
+            if rng.integers(2):
+                crop = crop[:, ::-1]
+            if rng.integers(2):
+                crop = crop[::-1]
+            if rng.integers(2):
+                crop = crop.transpose(1, 0, 2)
+            crops[i] = crop
+        return crops

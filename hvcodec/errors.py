@@ -1,0 +1,25 @@
+"""What can go wrong, as one small hierarchy: every error a user can cause is an `HvcError`."""
+
+
+class HvcError(Exception):
+    """Base of all errors that hvcodec raises for bad input; its text is one clear line."""
+
+
+class FormatError(HvcError):
+    """The bytes are not a whole, undamaged `.hvc` file."""
+
+
+class UnsupportedError(HvcError):
+    """The file or picture is sound, but this version does not handle its kind."""
+
+
+class ModelError(HvcError):
+    """A model file is missing, damaged, or not the one that a stream names."""
+
+
+class PictureError(HvcError):
+    """The input is not a picture that can be read."""
+
+
+class UsageError(HvcError):
+    """An argument is out of range or contradicts another one."""

@@ -1,0 +1,70 @@
+"""The ladder: which latent layers there are, in what order, and what each one holds.
+
+The only place where the order of the layers stands. The linear transform (`transform.py`) turns a
+picture into coefficient planes at strides 8, 16, 32 and 64; the ladder groups them into the
+stochastic layers z7 ... z1 of the hierarchical VAE, coarse to fine.
+"""
+
+from dataclasses import dataclass
+
+STRIDES = (64, 32, 16, 8)
+MAX_STRIDE = STRIDES[0]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One stochastic layer.
+
+    Attributes:
+        name: the name in the CLI, the API and the documentation, `z7` (coarsest) to `z1`.
+        stride: picture pixels per latent position, both ways.
+        channels: latent channels per position.
+        passes: 2 if the layer is coded over two complementary checkerboards, the second a further
+            layer of the hierarchy that sees its neighbours of the first; 1 if in one go.
+        holds: what its coefficients are, in words.
+    """
+
+    name: str
+    stride: int
+    channels: int
+    passes: int
+    holds: str
+
+
+LAYERS = (
+    Layer("z7", 64, 12, 1, "mean colour and its coarsest details"),
+    Layer("z6", 32, 9, 2, "details of the mean colour, 32 pixels"),
+    Layer("z5", 16, 9, 2, "details of the mean colour, 16 pixels"),
+    Layer("z4", 8, 9, 2, "lowest frequencies of 8x8 blocks"),
+    Layer("z3", 8, 15, 2, "low frequencies"),
+    Layer("z2", 8, 39, 2, "middle frequencies"),
+    Layer("z1", 8, 126, 2, "high frequencies"),
+)
+NAMES = tuple(layer.name for layer in LAYERS)
+
+
+def frequency_bands() -> list[list[tuple[int, int, int]]]:
+    """The AC coefficients of the four stride-8 layers z4 ... z1.
+
+    Bands are sets of anti-diagonals of the 8x8 DCT; chroma comes later than luma because its
+    coefficients are smaller at the same frequency.
+
+    Returns:
+        For each layer, coarse first, a list of (colour plane 0..2, vertical frequency 0..7,
+        horizontal frequency 0..7), lowest anti-diagonal first.
+    """
+    luma = ((1, 2), (3, 4), (5, 7), (8, 14))
+    chroma = ((1, 1), (2, 2), (3, 4), (5, 14))
+    bands = []
+    for luma_range, chroma_range in zip(luma, chroma):
+        band = [
+            (plane, v, h)
+            for plane in range(3)
+            for v in range(8)
+            for h in range(8)
+            if (luma_range if plane == 0 else chroma_range)[0]
+            <= v + h
+            <= (luma_range if plane == 0 else chroma_range)[1]
+        ]
+        bands.append(sorted(band, key=lambda c: (c[1] + c[2], c[0], c[1])))
+    return bands

@@ -1,0 +1,37 @@
+"""The symbols' distribution: a mixture of two logistics around zero, in bits.
+
+P(z) integrates over [z - 1/2, z + 1/2] the density (1 - w) Logistic(s) + w Logistic(r s). The ratio
+r > 1 and the weight w of the wide one follow a learned curve over a single tail shape in 0..1, so
+that all distributions form one two-parameter family (scale, shape) that integer tables can hold.
+"""
+
+import torch
+from torch import Tensor
+
+MASS_FLOOR = 2.0**-24
+
+
+def wide_part(tail: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
+    """Ratio r (over 1) and weight w (0..1) of the wide logistic at a tail shape in 0..1.
+
+    Args:
+        tail: 2 x 2 float32, (log2 of r, logit of w) at shape 0 and at shape 1.
+        shape: any shape, float32.
+    """
+    start, end = tail
+    log2_ratio, logit = ((1 - shape) * start[i] + shape * end[i] for i in (0, 1))
+    return torch.exp2(log2_ratio), torch.sigmoid(logit)
+
+
+def below(edge: Tensor, scale: Tensor, ratio: Tensor, weight: Tensor) -> Tensor:
+    """Probability of everything below `edge`; `scale` is the narrow logistic's. Symbol units."""
+    at = edge / scale
+    return (1 - weight) * torch.sigmoid(at) + weight * torch.sigmoid(at / ratio)
+
+
+def bits(symbol: Tensor, scale: Tensor, ratio: Tensor, weight: Tensor) -> Tensor:
+    """-log2 of the probability of the unit interval around `symbol` (any float), at most 24."""
+    # On the negative side both probabilities are small, so their difference keeps its digits.
+    far = -symbol.abs()
+    upper, lower = (below(far + edge, scale, ratio, weight) for edge in (0.5, -0.5))
+    return -torch.log2((upper - lower).clamp(min=MASS_FLOOR))

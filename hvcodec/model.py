@@ -1,0 +1,253 @@
+"""The hierarchical VAE: trunk, priors and synthesis.
+
+Generative path, coarse to fine: a trunk of features h runs down the strides 64, 32, 16, 8. In every
+pass of every layer the trunk predicts the prior of the latents (a mean mu, a scale and a tail shape
+per coefficient); the symbol z, an integer, arrives from the encoder or from the stream; the value
+mu + Delta z is fed back into the trunk. The picture is the inverse linear transform of all values
+plus a correction by a small network at stride 2.
+
+Inference: y = transform(x); q(z_l | z_>l, x) has unit width in symbols, centred at (y - mu)/Delta.
+At zero weights all corrections vanish and the model is a plain block-transform codec.
+
+The network is built so that it can later run in exact integers: ReLU, no normalisation, clamped
+ranges, a residual stream that is never rescaled, and conditioning that is a sum of one table per
+layer, indexed by that layer's integer step.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .checkerboard import merge, place, take
+from .ladder import LAYERS, STRIDES
+from .steps import OFF, STEPS_PER_OCTAVE
+from .transform import Transform
+
+# Ranges of the prior's parameters: means in spreads, scales in octaves around half a spread.
+MEAN_MAX = 8.0
+MEAN_UNIT = 0.25  # spreads per unit of the head's output
+SCALE_MAX = 8.0
+
+# Hat functions over log2(Delta) that the conditioning is a linear combination of, and one flag
+# that says "layer is off". Any function of one layer's step on this grid is a table in the end.
+KNOTS = 7
+KNOT_RANGE = (0.0, 12.0)
+FEATURES = KNOTS + 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the network.
+
+    Attributes:
+        widths: trunk channels at strides 64, 32, 16, 8.
+        expansion: hidden channels of a block per trunk channel.
+        blocks: residual blocks per pass.
+        synthesis_width: channels of the correction at stride 2.
+        synthesis_blocks: residual blocks of the correction.
+    """
+
+    widths: tuple[int, int, int, int] = (128, 128, 128, 96)
+    expansion: int = 2
+    blocks: int = 2
+    synthesis_width: int = 32
+    synthesis_blocks: int = 3
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+class Prior(NamedTuple):
+    """Prior of one pass of one layer; every field is B x C x H x W float32, packed.
+
+    Attributes:
+        mean: predicted value, in coefficient units.
+        log2_scale: log2 of the main logistic's scale, in coefficient units.
+        shape: 0 (one logistic) .. 1 (heaviest tail), see `mass` in `likelihood.py`.
+    """
+
+    mean: Tensor
+    log2_scale: Tensor
+    shape: Tensor
+
+
+class Pointwise(nn.Module):
+    """A matrix product over channels (1x1 convolution) whose weight is kept as a matrix."""
+
+    def __init__(self, inputs: int, outputs: int, zero: bool = False) -> None:
+        super().__init__()
+        scale = 0.0 if zero else inputs**-0.5
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) * scale)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight[:, :, None, None], self.bias)
+
+
+class Block(nn.Module):
+    """Residual block: depthwise 3x3, expand, condition on the steps, ReLU, project."""
+
+    def __init__(self, width: int, expansion: int) -> None:
+        super().__init__()
+        hidden = width * expansion
+        kernel = torch.randn(width, 1, 3, 3) * 0.1
+        kernel[:, :, 1, 1] += 1
+        self.depthwise = nn.Parameter(kernel)
+        self.expand = Pointwise(width, hidden)
+        self.condition = nn.Linear(len(LAYERS) * FEATURES, hidden, bias=False)
+        nn.init.zeros_(self.condition.weight)
+        self.project = Pointwise(hidden, width, zero=True)
+
+    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
+        u = F.conv2d(h, self.depthwise, padding=1, groups=h.shape[1])
+        u = self.expand(u) + self.condition(condition)[:, :, None, None]
+        return h + self.project(torch.relu(u))
+
+
+class Rung(nn.Module):
+    """One pass of one layer: blocks, the prior's head, and the way back of the decoded values."""
+
+    def __init__(self, width: int, channels: int, config: Config) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, config.expansion) for _ in range(config.blocks))
+        self.head = Pointwise(width, 3 * channels, zero=True)
+        self.absorb = Pointwise(3 * channels, width)
+
+
+Choose = Callable[[int, int, Prior], Tensor]
+
+
+class Model(nn.Module):
+    """The whole network. Pixels are RGB minus 128; sizes are multiples of 64."""
+
+    def __init__(self, config: Config = Config()) -> None:
+        super().__init__()
+        self.config = config
+        self.transform = Transform()
+        width = dict(zip(STRIDES, config.widths))
+        self.start = nn.Parameter(torch.zeros(width[STRIDES[0]]))
+        self.rungs = nn.ModuleList(
+            nn.ModuleList(Rung(width[la.stride], la.channels, config) for _ in range(la.passes))
+            for la in LAYERS
+        )
+        self.up = nn.ModuleList(
+            Pointwise(width[s], 4 * width[s // 2]) for s in STRIDES if s > STRIDES[-1]
+        )
+        # Typical size of each coefficient and of its symbols' tails, set from data by `calibrate`.
+        for la in LAYERS:
+            self.register_buffer(f"spread_{la.name}", torch.ones(la.channels))
+        # Tail shapes: ratio and weight of the wide logistic at shape 0 and 1 (`likelihood.py`).
+        self.tail = nn.Parameter(torch.tensor([[1.0, -1.0], [2.5, -1.0]]))
+        w = config.synthesis_width
+        self.synthesis_in = Pointwise(width[8], 16 * w)
+        self.synthesis_picture = Pointwise(12, w)
+        self.synthesis_blocks = nn.ModuleList(
+            Block(w, config.expansion) for _ in range(config.synthesis_blocks)
+        )
+        self.synthesis_out = Pointwise(w, 12, zero=True)
+        # The correction fades with the steps, from the start: finer steps leave less to correct.
+        self.synthesis_gain = nn.Linear(len(LAYERS) * FEATURES, 12, bias=False)
+        knots = torch.linspace(*KNOT_RANGE, KNOTS)
+        fade = torch.cat([torch.exp2(knots - 6).clamp(max=2), torch.ones(1)]) / len(LAYERS)
+        self.synthesis_gain.weight.data.copy_(fade.repeat(len(LAYERS)).expand(12, -1))
+
+    def spread(self, layer: int) -> Tensor:
+        """Standard deviation of the layer's coefficients over natural pictures, shape C x 1 x 1."""
+        return getattr(self, f"spread_{LAYERS[layer].name}")[:, None, None]
+
+    @torch.no_grad()
+    def calibrate(self, pixels: Tensor) -> None:
+        """Set the spreads from a batch of pictures B x 3 x H x W."""
+        for la, y in zip(LAYERS, self.transform(pixels)):
+            getattr(self, f"spread_{la.name}").copy_(y.square().mean((0, 2, 3)).sqrt().clamp(min=1))
+
+    @staticmethod
+    def condition(steps: Tensor) -> Tensor:
+        """Step indices B x L (int64, 0..255) -> conditioning features B x (L * FEATURES)."""
+        log2_delta = steps / STEPS_PER_OCTAVE - 1
+        low, high = KNOT_RANGE
+        knots = torch.linspace(low, high, KNOTS, device=steps.device)
+        spacing = (high - low) / (KNOTS - 1)
+        hats = (1 - (log2_delta[..., None].clamp(low, high) - knots).abs() / spacing).clamp(min=0)
+        off = (steps == OFF)[..., None]
+        return torch.cat([hats * ~off, off.to(hats)], -1).flatten(1)
+
+    @staticmethod
+    def delta(steps: Tensor, layer: int) -> Tensor:
+        """Quantiser steps of a layer, B x 1 x 1 x 1, in coefficient units."""
+        return torch.exp2(steps[:, layer] / STEPS_PER_OCTAVE - 1)[:, None, None, None]
+
+    def descend(
+        self, steps: Tensor, present: Tensor, height: int, width: int, choose: Choose
+    ) -> tuple[list[Tensor], Tensor]:
+        """Run the generative path from coarse to fine.
+
+        Args:
+            steps: step indices as coded, B x L int64.
+            present: the same, `OFF` also where a layer is missing because the stream was cut. From
+                the first missing layer on the trunk is conditioned on these, before it on `steps`,
+                as when the layers were coded.
+            height, width: of the picture, multiples of 64.
+            choose: called as choose(layer, pass, prior) for each pass; gives the values minus the
+                prior mean, in coefficient units, B x C x H x W packed (`checkerboard.py`).
+
+        Returns:
+            Values per layer (coarse first, coefficient units) and the trunk at stride 8.
+        """
+        batch = steps.shape[0]
+        coded, cut = self.condition(steps), self.condition(present)
+        h = self.start[:, None, None].expand(batch, -1, height // 64, width // 64)
+        h = h.contiguous(memory_format=torch.channels_last)
+        values = []
+        for index, la in enumerate(LAYERS):
+            if index and la.stride < LAYERS[index - 1].stride:
+                h = F.pixel_shuffle(self.up[STRIDES.index(la.stride) - 1](h), 2)
+            condition = torch.where((present[:, index] == OFF)[:, None], cut, coded)
+            spread = self.spread(index)
+            delta = self.delta(steps, index)
+            parts = []
+            rungs = cast("list[Rung]", self.rungs[index])
+            for p, rung in enumerate(rungs):
+                for block in rung.blocks:
+                    h = block(h, condition)
+                mean, log2_scale, shape = rung.head(take(h, p, la.passes)).float().chunk(3, 1)
+                prior = Prior(
+                    (mean * MEAN_UNIT).clamp(-MEAN_MAX, MEAN_MAX) * spread,
+                    log2_scale.clamp(-SCALE_MAX, SCALE_MAX) + torch.log2(spread) - 1,
+                    (shape + 0.5).clamp(0, 1),
+                )
+                residual = choose(index, p, prior)
+                value = prior.mean + residual
+                h = h + place(rung.absorb(self.features(value, residual, delta, spread)), p, la.passes)
+                parts.append(value)
+            values.append(merge(parts))
+        return values, h
+
+    @staticmethod
+    def features(value: Tensor, residual: Tensor, delta: Tensor, spread: Tensor) -> Tensor:
+        """What the trunk sees of decoded values: B x C x H x W twice -> B x 3C x H x W.
+
+        Linear in units of the spread, logarithmic in coefficient units, logarithmic in steps. All
+        three are monotone in integers (mean fraction, symbol), so a table can hold them.
+        """
+        linear = (value / spread).clamp(-8, 8)
+        compressed = value.sign() * torch.log2(1 + value.abs() / 2) / 4
+        symbol = residual / delta
+        symbol = symbol.sign() * torch.log2(1 + symbol.abs()) / 2
+        return torch.cat([linear, compressed, symbol], 1)
+
+    def synthesise(self, values: list[Tensor], h: Tensor, present: Tensor) -> Tensor:
+        """Values per layer, trunk and the steps of `descend` -> pixels B x 3 x H x W, not clamped."""
+        with torch.autocast(h.device.type, enabled=False):
+            linear = self.transform.inverse(values)
+        condition = self.condition(present)
+        u = F.pixel_shuffle(self.synthesis_in(h), 4)
+        u = u + self.synthesis_picture(F.pixel_unshuffle(linear / 64, 2))
+        for block in self.synthesis_blocks:
+            u = block(u, condition)
+        gain = self.synthesis_gain(condition).float()[:, :, None, None] * 8
+        return linear + F.pixel_shuffle(self.synthesis_out(u).float() * gain, 2)

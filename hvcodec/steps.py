@@ -1,0 +1,87 @@
+"""Rate weights -> quantiser steps: how lambda and beta reach the network.
+
+The objective per pixel, rates in bits and squared error in 8-bit units averaged over R, G and B, is
+
+    J = sum_l beta_l R_l + lambda * MSE                      (Xiao & Bamler, ICLR 2023, with D scaled)
+
+At high rate a step Delta costs MSE = Delta^2/12 per coefficient and dR/dDelta = -1/(Delta ln 2), so
+the best step of layer l is KAPPA * sqrt(18 beta_l / (lambda ln 2)); KAPPA above 1 because the
+encoder quantises by rate and distortion rather than by rounding. Steps live on a logarithmic grid
+and are carried in files as integers 0..254; `OFF` says that a layer is not coded at all.
+"""
+
+import math
+from collections.abc import Mapping
+
+from .errors import UsageError
+from .ladder import NAMES
+
+KAPPA = 1.3
+STEPS_PER_OCTAVE = 16
+OFF = 255
+MAX_INDEX = 254
+
+BETA_RANGE = (1 / 8, 8.0)
+LAMBDA_RANGE = (4e-5, 4.0)
+
+# Named rate weights, coarse layer first.
+PRESETS: dict[str, tuple[float, ...]] = {
+    "balanced": (1, 1, 1, 1, 1, 1, 1),
+    "preview-first": (0.25, 0.25, 0.35, 0.5, 0.7, 1.4, 2.8),
+    "detail-first": (2.8, 2.8, 2.0, 1.4, 1, 0.7, 0.5),
+}
+
+
+def step_size(index: int) -> float:
+    """Quantiser step in coefficient units (8-bit pixel units) of a step index 0..254."""
+    return 2.0 ** (index / STEPS_PER_OCTAVE - 1)
+
+
+def step_index(lam: float, beta: float) -> int:
+    """The step index for lambda > 0 and a rate weight beta > 0; `OFF` if beta is infinite."""
+    if math.isinf(beta):
+        return OFF
+    delta = KAPPA * math.sqrt(18 * beta / (lam * math.log(2)))
+    return min(max(round(STEPS_PER_OCTAVE * (math.log2(delta) + 1)), 0), MAX_INDEX)
+
+
+def lambda_of_quality(quality: float) -> float:
+    """lambda of a quality 0..100 (any float): log-linear between the ends of `LAMBDA_RANGE`.
+
+    Raises:
+        UsageError: the quality lies outside 0..100.
+    """
+    if not 0 <= quality <= 100:
+        raise UsageError(f"quality must lie in 0..100, not {quality:g}")
+    low, high = (math.log(v) for v in LAMBDA_RANGE)
+    return math.exp(low + (high - low) * quality / 100)
+
+
+def betas(rate_weights: str | Mapping[str, float] | None) -> list[float]:
+    """Rate weights beta_l, coarse layer first.
+
+    Args:
+        rate_weights: None (all 1), a preset's name, or a mapping from layer name (`z7` .. `z1`) to
+            beta in 0.125 .. 8, or infinity to leave the layer out. Layers not named have beta 1.
+
+    Raises:
+        UsageError: an unknown preset or layer, or a weight out of range.
+    """
+    if rate_weights is None:
+        return [1.0] * len(NAMES)
+    if isinstance(rate_weights, str):
+        if rate_weights not in PRESETS:
+            raise UsageError(f"no preset {rate_weights!r}; there are {', '.join(PRESETS)}")
+        return list(PRESETS[rate_weights])
+    unknown = set(rate_weights) - set(NAMES)
+    if unknown:
+        raise UsageError(f"no layer {min(unknown)!r}; there are {', '.join(NAMES)}")
+    for name, beta in rate_weights.items():
+        if not (BETA_RANGE[0] <= beta <= BETA_RANGE[1] or beta == math.inf):
+            raise UsageError(f"rate weight of {name} must lie in 0.125..8 or be inf, not {beta:g}")
+    return [float(rate_weights.get(name, 1.0)) for name in NAMES]
+
+
+def step_indices(lam: float, weights: list[float]) -> list[int]:
+    """One step index per layer, coarse first, for lambda and rate weights beta_l."""
+    return [step_index(lam, beta) for beta in weights]

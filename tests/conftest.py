@@ -1,0 +1,36 @@
+"""Pictures and files that several tests share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import hvcodec
+
+PICTURES = Path(__file__).parent / "pictures"
+
+
+def psnr(a: Image.Image | np.ndarray, b: Image.Image | np.ndarray) -> float:
+    """PSNR over R, G and B in dB."""
+    difference = np.asarray(a).astype(float) - np.asarray(b)
+    return 10 * np.log10(255**2 / np.square(difference).mean())
+
+
+def gradient(width: int, height: int) -> np.ndarray:
+    """A smooth colourful picture of any size, uint8 H x W x 3."""
+    y, x = np.mgrid[:height, :width]
+    planes = [x * 255 / max(width - 1, 1), y * 255 / max(height - 1, 1), (x + y) * 3 % 256]
+    return np.stack(planes, -1).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def photo() -> Image.Image:
+    """A photograph, 384x256 (a crop of Kodak 23)."""
+    return Image.open(PICTURES / "parrots.png").convert("RGB")
+
+
+@pytest.fixture(scope="session")
+def stream(photo: Image.Image) -> bytes:
+    """The photograph at default quality."""
+    return hvcodec.encode(photo)

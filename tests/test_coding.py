@@ -1,0 +1,118 @@
+"""Tables and the ANS stack: what is pushed comes back, at the cost that the tables say."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hvcodec import FormatError, tables
+from hvcodec.ans import Stack, Tables
+
+TAIL = torch.tensor([[1.0, -1.0], [2.5, -1.0]])
+
+
+@pytest.fixture(scope="module")
+def coder_tables():
+    return Tables(*tables.make(TAIL))
+
+
+def draw(rng, count, top=tables.SCALES + 40):
+    level = rng.integers(0, top, count)
+    index = tables.index(level, rng.integers(0, tables.SHAPES, count))
+    scale = 2.0 ** (level / tables.SCALES_PER_OCTAVE + tables.LOWEST)
+    return index, np.round(rng.logistic(size=count) * scale).astype(np.int32)
+
+
+def test_tables_are_distributions(coder_tables):
+    assert len(coder_tables.counts) == tables.SCALES * tables.SHAPES
+    for counts, reach in zip(coder_tables.counts, coder_tables.reaches):
+        assert counts.sum() == tables.TOTAL
+        assert counts.min() >= 1
+        assert len(counts) == 2 * reach + 2
+        assert (counts[: 2 * reach + 1] == counts[: 2 * reach + 1][::-1]).all()
+
+
+def test_tables_are_the_likelihood_of_training(coder_tables):
+    from hvcodec.likelihood import bits, wide_part
+
+    for level in (0, 20, 40, tables.SCALES - 1):
+        for shape in (0, 7):
+            number = tables.index(np.array([level]), np.array([shape])).table[0]
+            counts, reach = coder_tables.counts[number], int(coder_tables.reaches[number])
+            symbols = torch.arange(-reach, reach + 1).float()
+            ratio, weight = wide_part(TAIL, torch.tensor(shape / (tables.SHAPES - 1)))
+            scale = tables.scale_of(torch.tensor(level))
+            expected = bits(symbols, scale, ratio, weight).numpy()
+            found = -np.log2(counts[:-1] / tables.TOTAL)
+            likely = expected < 16
+            assert np.abs(found - expected)[likely].max() < 0.02
+
+
+def test_passes_come_back_in_reverse(coder_tables):
+    rng = np.random.default_rng(1)
+    passes = [draw(rng, n) for n in (1, 5000, 300)]
+    stack = Stack()
+    for index, symbols in passes:
+        symbols[coder_tables.silent[index.table]] = 0
+        stack.push(symbols, index, coder_tables)
+    reader = Stack(stack.content())
+    for index, symbols in reversed(passes):
+        assert (reader.pop(index, coder_tables) == symbols).all()
+    assert reader.empty
+
+
+def test_a_prefix_of_the_words_is_the_top_of_the_stack(coder_tables):
+    rng = np.random.default_rng(2)
+    (low, low_symbols), (high, high_symbols) = draw(rng, 4000), draw(rng, 4000)
+    low_symbols[coder_tables.silent[low.table]] = 0
+    high_symbols[coder_tables.silent[high.table]] = 0
+    stack = Stack()
+    stack.push(low_symbols, low, coder_tables)
+    bottom = stack.words
+    stack.push(high_symbols, high, coder_tables)
+    prefix = stack.content()[: -4 * bottom]
+    assert (Stack(prefix).pop(high, coder_tables) == high_symbols).all()
+
+
+def test_the_cost_is_what_the_tables_say(coder_tables):
+    rng = np.random.default_rng(3)
+    index, symbols = draw(rng, 100_000, tables.SCALES)
+    symbols[coder_tables.silent[index.table]] = 0
+    stack = Stack()
+    stack.push(symbols, index, coder_tables)
+    ideal = 0.0
+    for number, symbol in zip(index.table, symbols):
+        counts, reach = coder_tables.counts[number], coder_tables.reaches[number]
+        if not coder_tables.silent[number]:
+            ideal -= np.log2(counts[min(symbol + reach, 2 * reach + 1)] / tables.TOTAL)
+    assert 8 * len(stack.content()) < 1.001 * ideal + 64
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(-(2**22), 2**22),
+            st.integers(0, tables.SCALES + 12 * tables.SCALES_PER_OCTAVE - 1),
+            st.integers(0, tables.SHAPES - 1),
+        ),
+        max_size=30,
+    )
+)
+def test_any_symbol_under_any_table(coder_tables, entries):
+    symbols, level, shape = (
+        (np.array(column, np.int32) for column in zip(*entries))
+        if entries
+        else (np.zeros(0, np.int32),) * 3
+    )
+    index = tables.index(level, shape)
+    symbols = np.where(coder_tables.silent[index.table], 0, symbols).astype(np.int32)
+    stack = Stack()
+    stack.push(symbols, index, coder_tables)
+    assert (Stack(stack.content()).pop(index, coder_tables) == symbols).all()
+
+
+def test_words_that_no_stack_has():
+    with pytest.raises(FormatError):
+        Stack(bytes(8))

@@ -1,0 +1,119 @@
+"""A file can be cut at a layer's end, and rates can be traded between layers."""
+
+import math
+
+import numpy as np
+import pytest
+from conftest import psnr
+
+import hvcodec
+from hvcodec.ladder import NAMES
+
+
+def test_every_cut_is_a_whole_file(photo, stream):
+    points = hvcodec.info(stream)["cut_points"]
+    assert points[-1] == len(stream)
+    values = []
+    for count, point in enumerate(points, 1):
+        prefix = stream[:point]
+        assert hvcodec.cut(stream, layers=count) == prefix
+        picture = hvcodec.decode(prefix)
+        assert (np.asarray(picture) == np.asarray(hvcodec.decode(stream, layers=count))).all()
+        present = [layer["present"] for layer in hvcodec.info(prefix)["layers"]]
+        assert present == [True] * count + [False] * (len(points) - count)
+        values.append(psnr(photo, picture))
+    assert all(b > a - 0.1 for a, b in zip(values, values[1:]))
+    assert values[-1] > values[0] + 8
+
+
+def test_offsets_and_lengths_add_up(stream):
+    found = hvcodec.info(stream)
+    for layer, point in zip(found["layers"], found["cut_points"]):
+        assert layer["offset"] + layer["length"] == point
+    assert [layer["name"] for layer in found["layers"]] == list(NAMES)
+
+
+def test_cut_by_size(stream):
+    points = hvcodec.info(stream)["cut_points"]
+    assert hvcodec.cut(stream, max_bytes=points[2] + 1) == stream[: points[2]]
+    with pytest.raises(hvcodec.UsageError, match=str(points[0])):
+        hvcodec.cut(stream, max_bytes=points[0] - 1)
+
+
+def test_a_cut_file_can_be_cut_again(stream):
+    once = hvcodec.cut(stream, layers=5)
+    assert hvcodec.cut(once, layers=3) == hvcodec.cut(stream, layers=3)
+    with pytest.raises(hvcodec.UsageError, match="1 to 5"):
+        hvcodec.cut(once, layers=6)
+    with pytest.raises(hvcodec.UsageError, match="1 to 5"):
+        hvcodec.decode(once, layers=6)
+
+
+def lengths(data):
+    return {layer["name"]: layer["length"] for layer in hvcodec.info(data)["layers"]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cheaper_layer_takes_more_bytes(photo, stream, name):
+    # r_l is non-increasing in its own beta_l (docs: the objective).
+    cheap = lengths(hvcodec.encode(photo, rate_weights={name: 0.25}))[name]
+    dear = lengths(hvcodec.encode(photo, rate_weights={name: 4}))[name]
+    assert cheap > lengths(stream)[name] > dear
+
+
+def test_a_layer_can_be_left_out(photo, stream):
+    data = hvcodec.encode(photo, rate_weights={"z1": math.inf, "z2": math.inf})
+    assert lengths(data)["z1"] == lengths(data)["z2"] == 2  # the check alone
+    assert len(data) < len(stream)
+    assert psnr(photo, hvcodec.decode(data)) > 25
+
+
+def test_presets_move_rate_between_layers(photo):
+    def coarse_share(preset):
+        sizes = lengths(hvcodec.encode(photo, rate_weights=preset))
+        return sum(sizes[n] for n in NAMES[:4]) / sum(sizes.values())
+
+    assert coarse_share("preview-first") > coarse_share("balanced") > coarse_share("detail-first")
+
+
+@pytest.mark.parametrize(
+    "weights", ["no-such", {"z9": 1}, {"z1": 0}, {"z1": 9}, {"z1": -1}, {"z1": math.nan}]
+)
+def test_wrong_rate_weights(photo, weights):
+    with pytest.raises(hvcodec.UsageError):
+        hvcodec.encode(photo, rate_weights=weights)
+
+
+@pytest.mark.parametrize("size", [3000, 9000, 20000])
+def test_target_size_is_met_from_below(photo, size):
+    data = hvcodec.encode(photo, target_size=size)
+    assert 0.93 * size < len(data) <= size
+
+
+def test_target_bpp_is_target_size(photo):
+    assert hvcodec.encode(photo, target_bpp=0.5) == hvcodec.encode(photo, target_size=6144)
+
+
+def test_target_psnr(photo):
+    for target in (28.0, 36.0):
+        value = psnr(photo, hvcodec.decode(hvcodec.encode(photo, target_psnr=target)))
+        assert abs(value - target) < 0.5
+
+
+def test_targets_out_of_reach_and_contradictions(photo):
+    with pytest.raises(hvcodec.UsageError, match="smallest"):
+        hvcodec.encode(photo, target_size=50)
+    for wrong in (
+        {"quality": 101},
+        {"quality": -1},
+        {"quality": math.nan},
+        {"lam": 0},
+        {"lam": math.nan},
+        {"target_size": 0},
+        {"target_bpp": math.nan},
+        {"target_psnr": math.nan},
+        {"quality": 50, "lam": 1},
+        {"target_size": 1000, "target_psnr": 30},
+    ):
+        with pytest.raises(hvcodec.UsageError):
+            hvcodec.encode(photo, **wrong)

@@ -1,0 +1,221 @@
+"""Transform, model and quantiser: the properties that the codec rests on."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hvcodec import engine, modelfile, steps, tables
+from hvcodec.ans import Stack
+from hvcodec.checkerboard import merge, place, take
+from hvcodec.codec import _push
+from hvcodec.ladder import LAYERS
+from hvcodec.likelihood import bits, wide_part
+from hvcodec.model import Config, Model
+from hvcodec.quantise import BITS_PER_SQUARED_ERROR, quantise
+from hvcodec.train import objective
+from hvcodec.transform import Transform, haar, unhaar
+
+TINY = Config(widths=(16, 16, 16, 16), blocks=1, synthesis_width=8, synthesis_blocks=1)
+
+
+def random_model(seed: int = 0) -> Model:
+    """A tiny model none of whose weights is zero."""
+    torch.manual_seed(seed)
+    model = Model(TINY)
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return engine.load(modelfile.locate())
+
+
+def test_the_transform_is_orthonormal_whatever_it_learned():
+    torch.manual_seed(0)
+    transform = Transform()
+    transform.rotations.data.normal_(0, 0.5)
+    pixels = 50 * torch.randn(2, 3, 128, 192)
+    with torch.no_grad():
+        latents = transform(pixels)
+        assert torch.allclose(transform.inverse(latents), pixels, atol=1e-3)
+    energy = sum(float(y.square().sum()) for y in latents)
+    assert energy == pytest.approx(float(pixels.square().sum()), rel=1e-5)
+    assert [y.shape[1] for y in latents] == [layer.channels for layer in LAYERS]
+    assert [128 // y.shape[2] for y in latents] == [layer.stride for layer in LAYERS]
+
+
+def test_a_flat_picture_is_one_coefficient_per_colour():
+    with torch.no_grad():
+        latents = Transform()(torch.full((1, 3, 64, 64), 10.0))
+    assert float(latents[0][0, 0, 0, 0]) == pytest.approx(10 * 64 * math.sqrt(3), rel=1e-5)
+    latents[0][0, 0] = 0
+    assert max(float(y.abs().max()) for y in latents) < 1e-3
+
+
+def test_haar_inverts():
+    planes = torch.randn(2, 3, 8, 12)
+    assert torch.allclose(unhaar(*haar(planes)), planes, atol=1e-6)
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_packed_passes_cover_every_position_once(passes):
+    planes = torch.arange(1.0, 2 * 3 * 4 * 6 + 1).reshape(2, 3, 4, 6)
+    parts = [take(planes, p, passes) for p in range(passes)]
+    assert (merge(parts) == planes).all()
+    placed = [place(part, p, passes) for p, part in enumerate(parts)]
+    assert (sum(placed) == planes).all()
+    if passes == 2:
+        assert (placed[0] == 0)[0, 0].tolist() == [
+            [(row + column) % 2 == 1 for column in range(6)] for row in range(4)
+        ]
+
+
+def run(model, latent_change=None, height=64, width=128):
+    """Priors of all passes when one layer's residuals are changed."""
+    generator = torch.Generator().manual_seed(5)
+    indices = torch.full((1, len(LAYERS)), 80)
+    priors = []
+
+    def choose(index, p, prior):
+        priors.append((index, p, prior))
+        residual = 30 * torch.randn(prior.mean.shape, generator=generator)
+        return residual + 25 * (index == latent_change)
+
+    with torch.no_grad():
+        model.descend(indices, indices, height, width, choose)
+    return priors
+
+
+@pytest.mark.parametrize("changed", range(len(LAYERS)))
+def test_a_prior_sees_the_layers_above_and_no_other(changed):
+    model = random_model()
+    for (index, p, before), (_, _, after) in zip(run(model), run(model, changed)):
+        same = torch.equal(before.log2_scale, after.log2_scale)
+        if index < changed or (index == changed and p == 0):
+            assert same
+        else:
+            assert not same
+
+
+def test_a_layer_coded_is_conditioned_as_if_nothing_were_cut():
+    model = random_model()
+    coded = torch.full((1, len(LAYERS)), 80)
+    cut = coded.clone()
+    cut[:, 4:] = steps.OFF
+    seen = []
+    for present in (coded, cut):
+        priors = []
+
+        def choose(index, p, prior, priors=priors):
+            priors.append(prior)
+            return torch.zeros_like(prior.mean)
+
+        with torch.no_grad():
+            model.descend(coded, present, 64, 64, choose)
+        seen.append(priors)
+    coded_passes = sum(layer.passes for layer in LAYERS[:4])
+    for number, (a, b) in enumerate(zip(*seen)):
+        assert torch.equal(a.mean, b.mean) == (number < coded_passes)
+
+
+def test_decoder_finds_what_the_encoder_left(network, photo):
+    latents = network.analyse(np.asarray(photo))
+    indices = steps.step_indices(0.01, steps.betas("preview-first"))
+    layers, found = network.encode(latents, indices)
+    stack = Stack(b"".join(_push(layers, network)))
+    again = network.decode(
+        lambda _, index: stack.pop(index, network.tables), indices, indices, 256, 384
+    )
+    assert stack.empty
+    assert all(torch.equal(a, b) for a, b in zip(found.values, again.values))
+    assert torch.equal(found.trunk, again.trunk)
+
+
+@pytest.mark.parametrize("quality", [20, 50, 80])
+def test_coded_bytes_are_the_cross_entropy(network, photo, quality):
+    latents = network.analyse(np.asarray(photo))
+    indices = steps.step_indices(steps.lambda_of_quality(quality), steps.betas(None))
+    layers, _ = network.encode(latents, indices)
+    ideal = 0.0
+    for coded in (one for passes in layers for one in passes):
+        level = coded.index.table // tables.SHAPES + tables.SCALES_PER_OCTAVE * coded.index.shift
+        shape = torch.from_numpy(coded.index.table % tables.SHAPES).float()
+        ratio, weight = wide_part(network.model.tail, shape / (tables.SHAPES - 1))
+        scale = tables.scale_of(torch.from_numpy(level).float())
+        cost = bits(torch.from_numpy(coded.symbols).float(), scale, ratio, weight).numpy()
+        ideal += float(cost[~network.tables.silent[coded.index.table]].sum())
+    coded_bits = 8 * sum(map(len, _push(layers, network)))
+    assert 0.995 * ideal < coded_bits < 1.005 * ideal + 64
+
+
+def test_the_objective_is_that_of_the_stream(network, photo):
+    """Training's R and D at a picture are those of its file, within what tables and pixels round."""
+    latents = network.analyse(np.asarray(photo))
+    indices = steps.step_indices(0.02, steps.betas(None))
+    layers, found = network.encode(latents, indices)
+    bpp = 8 * sum(map(len, _push(layers, network))) / (384 * 256)
+    back = network.synthesise(found, indices, 256, 384)
+    mse = np.square(back.astype(float) - np.asarray(photo)).mean()
+    pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float() - 128
+    row = torch.tensor([indices])
+    with torch.no_grad():
+        rates, distortion = objective(network.model, pixels, row, row)
+    assert float(rates.sum()) == pytest.approx(bpp, rel=0.01)
+    assert float(distortion) == pytest.approx(mse, rel=0.02)
+
+
+def test_rates_of_missing_layers_are_zero_and_gradients_reach_everything():
+    model = random_model().train().requires_grad_(True)
+    pixels = 40 * torch.randn(2, 3, 64, 64)
+    coded = torch.full((2, len(LAYERS)), 70)
+    present = coded.clone()
+    present[0, 3:] = steps.OFF
+    rates, distortion = objective(model, pixels, coded, present)
+    assert (rates[0, 3:] == 0).all()
+    assert (rates[0, :3] > 0).all() and (rates[1] > 0).all()
+    (rates.sum() + distortion.sum()).backward()
+    # The last layer's own features feed nothing but the synthesis, which is there; all are reached.
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_the_quantiser_minimises_rate_and_distortion():
+    targets = torch.linspace(-4, 4, 401)
+    ratio, weight = torch.tensor(3.0), torch.tensor(0.2)
+    for scale in (torch.tensor(0.2), torch.tensor(1.5)):
+        chosen = quantise(targets, scale, ratio, weight)
+
+        def cost(symbols, scale=scale):
+            error = BITS_PER_SQUARED_ERROR * (targets - symbols).square()
+            return bits(symbols, scale, ratio, weight) + error
+
+        candidates = torch.stack([cost(torch.full_like(targets, float(k))) for k in range(-5, 6)])
+        assert (cost(chosen) <= candidates.min(0).values + 1e-3).all()
+
+
+def test_steps_follow_the_formula():
+    for lam, beta in ((0.01, 1.0), (0.2, 4.0)):
+        delta = steps.step_size(steps.step_index(lam, beta))
+        ideal = steps.KAPPA * math.sqrt(18 * beta / (lam * math.log(2)))
+        assert abs(math.log2(delta / ideal)) <= 0.5 / steps.STEPS_PER_OCTAVE + 1e-9
+    assert steps.step_index(0.01, math.inf) == steps.OFF
+    assert steps.step_index(1e9, 1) == 0
+    assert steps.step_index(1e-12, 1) == steps.MAX_INDEX
+
+
+def test_conditioning_is_a_sum_of_one_table_per_layer():
+    rng = np.random.default_rng(0)
+    rows = torch.from_numpy(rng.integers(0, 256, (50, len(LAYERS))))
+    base = torch.full((1, len(LAYERS)), 80)
+    linear = torch.nn.Linear(Model.condition(base).shape[1], 3, bias=False)
+    with torch.no_grad():
+        whole = linear(Model.condition(rows))
+        parts = []
+        for layer in range(len(LAYERS)):
+            one = base.repeat(len(rows), 1)
+            one[:, layer] = rows[:, layer]
+            parts.append(linear(Model.condition(one)) - linear(Model.condition(base)))
+        assert torch.allclose(whole, sum(parts) + linear(Model.condition(base)), atol=1e-5)

@@ -1,0 +1,80 @@
+"""Train a tiny model, resume it, export it, code a picture with it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import gradient, psnr
+from PIL import Image
+
+import hvcodec
+from hvcodec import modelfile
+
+TINY = json.dumps(
+    {"widths": [16, 16, 16, 16], "blocks": 1, "synthesis_width": 8, "synthesis_blocks": 1}
+)
+
+
+def hvc(*words):
+    # Compiling takes longer than this training; the flag is PyTorch's own.
+    environment = os.environ | {"TORCHDYNAMO_DISABLE": "1"}
+    command = [sys.executable, "-m", "hvcodec", *map(str, words)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+
+
+@pytest.mark.slow
+def test_train_resume_export_encode_decode(tmp_path, photo):
+    pictures, folder, model = tmp_path / "pictures", tmp_path / "run", tmp_path / "my.safetensors"
+    pictures.mkdir()
+    photo.save(pictures / "photo.png")
+    Image.fromarray(gradient(90, 300)).save(pictures / "small.png")
+
+    hvc("train", pictures, "--run", folder, "--pixels", "2e7", "--config", TINY)
+    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert entries[-1]["log_j"] < entries[0]["log_j"]
+    seen = entries[-1]["pixels"]
+    # Asked for more, the same run goes on where it stopped.
+    hvc("train", pictures, "--run", folder, "--pixels", "4e7", "--config", TINY)
+    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert entries[-1]["pixels"] >= 3.5e7 > seen
+
+    model_id = hvc("export", folder, model).strip()
+    card = modelfile.card(model)
+    assert card["training"]["pixels"] >= 4e7
+    assert card["training"]["recipe"]["seed"] == 1
+    assert len(card["training"]["data_sha256"]) == 64
+
+    picture, stream = tmp_path / "photo.png", tmp_path / "photo.hvc"
+    photo.save(picture)
+    hvc("encode", picture, "-q", "60", "--model", model)
+    assert hvcodec.info(stream.read_bytes())["model"] == model_id
+    with pytest.raises(hvcodec.ModelError, match=model_id):
+        hvcodec.decode(stream.read_bytes())
+    hvc("decode", stream, "--model", model, "-o", tmp_path / "back.png")
+    assert psnr(photo, Image.open(tmp_path / "back.png")) > 28
+
+    # A model file is also where another run can start.
+    hvc(
+        "train",
+        pictures,
+        "--run",
+        tmp_path / "b",
+        "--pixels",
+        "1e6",
+        "--config",
+        TINY,
+        "--init",
+        model,
+    )
+
+
+def test_no_pictures_to_train_on(tmp_path):
+    from click.testing import CliRunner
+
+    from hvcodec.cli import main
+
+    result = CliRunner().invoke(main, ["train", str(tmp_path), "--run", str(tmp_path / "run")])
+    assert result.exit_code == 1
+    assert "no pictures" in result.stderr
