@@ -13,19 +13,12 @@ from .ans import Stack
 from .container import File, Header
 from .engine import Engine
 from .errors import FormatError, UsageError
-from .ladder import LAYERS, MAX_STRIDE
+from .ladder import LAYERS
 from .picture import Picture
 
-TILE = 2048
 DEFAULT_QUALITY = 50.0
 SIZE_SLACK = math.log(0.995)  # a file this close to a target size is good enough
 PSNR_SLACK = 0.05  # dB
-
-
-def tile_size(width: int, height: int) -> int:
-    """Side of the tiles for a picture: 0 (one tile) up to 4 megapixels, padding counted."""
-    padded = math.prod(n + -n % MAX_STRIDE for n in (width, height))
-    return 0 if padded <= TILE * TILE else TILE
 
 
 def _tiles(header: Header) -> Iterator[tuple[slice, slice]]:
@@ -50,7 +43,7 @@ class Encoder:
             height,
             network.id,
             [],
-            tile_size(width, height),
+            container.tile_size(width, height),
             colour=source.colour,
             metadata=source.metadata,
         )
@@ -131,14 +124,22 @@ def encode(
         UnsupportedError, PictureError: see `picture.from_image`.
         ModelError: no such model.
     """
-    goals = (quality, lam, target_bpp, target_size, target_psnr)
-    if sum(goal is not None for goal in goals) > 1:
-        raise UsageError("give one of quality, lambda, target bpp, target size and target PSNR")
+    goals = {
+        "quality": quality,
+        "lambda": lam,
+        "target bpp": target_bpp,
+        "target size": target_size,
+        "target PSNR": target_psnr,
+    }
+    given = {name: value for name, value in goals.items() if value is not None}
+    if len(given) > 1:
+        raise UsageError(f"give only one of {', '.join(given)}")
+    for name, value in given.items():
+        if name != "quality" and not 0 < value < math.inf:
+            raise UsageError(f"{name} must be a positive number, not {value:g}")
     weights = rates.betas(rate_weights)
     encoder = Encoder(engine.load(modelfile.locate(model)), picture.from_image(image, strip))
     if lam is not None:
-        if not 0 < lam < math.inf:
-            raise UsageError(f"lambda must be positive, not {lam:g}")
         return encoder.encode(rates.step_indices(lam, weights))
 
     def steps_at(q: float) -> list[int]:
@@ -147,9 +148,7 @@ def encode(
     if target_bpp is not None:
         target_size = int(target_bpp * encoder.header.width * encoder.header.height / 8)
     if target_size is not None:
-        if target_size <= 0:
-            raise UsageError("the target size must be positive")
-        goal = math.log(target_size)
+        goal = math.log(max(target_size, 1))
         found = ratecontrol.search(
             lambda q: math.log(len(encoder.encode(steps_at(q)))),
             goal,

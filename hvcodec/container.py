@@ -32,6 +32,7 @@ METADATA = 0b0001_0000
 MAX_SIDE = (1 << 24) - 1
 MAX_LAYERS = 64
 TILE_UNIT = 64
+TILE = 2048  # side of the tiles of a picture above TILE * TILE pixels
 DEFAULT_MAX_PIXELS = 1 << 28
 
 
@@ -49,6 +50,12 @@ class Chunk(IntEnum):
     EXIF = 2
     XMP = 3
     ALPHA = 4
+
+
+def tile_size(width: int, height: int) -> int:
+    """Side of the tiles: 0 (one tile) up to 4 megapixels, counted in whole units of 64."""
+    padded = (width + -width % TILE_UNIT) * (height + -height % TILE_UNIT)
+    return 0 if padded <= TILE * TILE else TILE
 
 
 @dataclass
@@ -212,6 +219,8 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> File:
         raise UnsupportedError(
             f"the header claims {header.width}x{header.height} pixels, the limit is {max_pixels}"
         )
+    if header.tile > TILE or (not header.tile and tile_size(header.width, header.height)):
+        raise UnsupportedError("the header names tiles of more than 4 megapixels")
     rows, columns = header.tiles
     table = reader.take(layers + layers * rows * columns * LENGTH.size)
     header.steps = list(table[:layers])

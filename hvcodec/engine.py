@@ -84,6 +84,12 @@ class Engine:
             tables.quantise_shape(prior.shape),
         )
 
+    @staticmethod
+    def _residual(symbols: Symbols, prior: Prior, delta: Tensor) -> Tensor:
+        """Symbols -> values minus the prior mean. Both sides make them from the same flat array: the
+        memory layout of a tensor decides in which order a convolution adds, so it must be one too."""
+        return torch.from_numpy(symbols).view(prior.mean.shape).float() * delta
+
     @torch.inference_mode()
     def encode(self, latents: list[Tensor], steps: list[int]) -> tuple[list[list[Pass]], Found]:
         """Choose all symbols.
@@ -108,9 +114,10 @@ class Engine:
             table = tables.index(level.numpy().ravel(), shape.numpy().ravel())
             target = (y - prior.mean) / delta
             silent = torch.from_numpy(self.tables.silent[table.table]).view_as(target)
-            symbols = quantise(target, tables.scale_of(level), ratio, weight) * ~silent
-            layers[index].append(Pass(symbols.to(torch.int32).numpy().ravel(), table))
-            return symbols * delta
+            chosen = quantise(target, tables.scale_of(level), ratio, weight) * ~silent
+            symbols = chosen.to(torch.int32).numpy().ravel()
+            layers[index].append(Pass(symbols, table))
+            return self._residual(symbols, prior, delta)
 
         height, width = (n * LAYERS[-1].stride for n in latents[-1].shape[2:])
         values, trunk = self.model.descend(indices, indices, height, width, choose)
@@ -141,8 +148,7 @@ class Engine:
             delta = self.model.delta(indices, index)
             level, shape = self._levels(prior, delta)
             table = tables.index(level.numpy().ravel(), shape.numpy().ravel())
-            symbols = torch.from_numpy(pop(index, table)).view_as(prior.mean)
-            return symbols.float() * delta
+            return self._residual(pop(index, table), prior, delta)
 
         height, width = (n + -n % MAX_STRIDE for n in (height, width))
         values, trunk = self.model.descend(indices, torch.tensor([present]), height, width, choose)

@@ -74,7 +74,7 @@ def make(tail: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         for ratio, weight in zip(ratios, weights):
             edges = torch.arange(-MAX_REACH, 1, dtype=torch.float64) - 0.5
             under = below(edges, scale, ratio, weight)
-            reach = max(int((under > TAIL / 2).sum()), 1)
+            reach = min(max(int((under > TAIL / 2).sum()), 1), MAX_REACH)
             lower = under[-reach - 1 :]
             half = lower.diff()
             masses = torch.cat([half, 1 - 2 * lower[-1:], half.flip(0), 2 * lower[:1]])

@@ -179,9 +179,9 @@ def test_what_is_no_picture_is_refused(data):
 
 
 def test_tiles_join_where_they_belong(photo, monkeypatch):
-    from hvcodec import codec
+    from hvcodec import container
 
-    monkeypatch.setattr(codec, "TILE", 128)
+    monkeypatch.setattr(container, "TILE", 128)
     data = hvcodec.encode(photo, 60)
     assert hvcodec.info(data)["tile"] == 128
     assert psnr(photo, hvcodec.decode(data)) > 32
