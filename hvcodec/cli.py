@@ -200,8 +200,8 @@ def models() -> None:
 @click.option("--init", type=click.Path(exists=True, path_type=Path), help="Model file to start from.")
 def train(pictures: Path, run: Path, pixels: float, seed: int, config: str, init: Path | None) -> None:
     """Train a model on a folder of pictures (resumes by itself); `export` makes it a model file."""
-    # Threads that wait a little before they sleep: with PyTorch's small operations that is worth a third
-    # of the speed, and costs other programs little. Must be set before PyTorch is imported.
+    # Threads that wait a little before they sleep: with PyTorch's small operations that is worth a
+    # third of the speed, and costs other programs little. Must be set before PyTorch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     from . import train as training
     from .model import Config

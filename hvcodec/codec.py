@@ -12,7 +12,7 @@ from . import steps as rates
 from .ans import Stack
 from .container import File, Header
 from .engine import Engine
-from .errors import FormatError, UsageError
+from .errors import FormatError, ModelError, UsageError
 from .ladder import LAYERS
 from .picture import Picture
 
@@ -192,10 +192,9 @@ def decode(data: bytes, layers: int | None = None, model: str | Path | None = No
     header = file.header
     if len(header.steps) != len(LAYERS):
         raise FormatError(f"the file has {len(header.steps)} layers, its model {len(LAYERS)}")
-    path = modelfile.locate(model, header.model_id)
-    if modelfile.identify(path) != header.model_id:
-        raise UsageError(f"the stream needs model {header.model_id}, not {path.name}")
-    network = engine.load(path)
+    network = engine.load(modelfile.locate(model, header.model_id))
+    if network.id != header.model_id:
+        raise ModelError(f"the stream needs model {header.model_id}, not {network.id}")
     rgb = np.empty((header.height, header.width, 3), np.uint8)
     for number, tile in enumerate(_tiles(header)):
         rgb[tile] = _decode_tile(file, number, rgb[tile].shape[:2], layers, network)

@@ -61,7 +61,7 @@ class Engine:
     def __init__(self, path: Path) -> None:
         """Raises ModelError if the file is not a model of this version."""
         card, tensors = modelfile.card(path), modelfile.tensors(path)
-        self.id = modelfile.identify(path)
+        self.id = modelfile.identify(path.read_bytes())
         try:
             self.tables = Tables(
                 *(tensors.pop(f"tables.{part}").numpy() for part in ("counts", "reaches"))

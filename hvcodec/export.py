@@ -6,9 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-from . import modelfile, tables
+from . import files, modelfile, tables
 from .errors import ModelError
 from .model import Config, Model
 
@@ -36,6 +36,7 @@ def export(checkpoint: Path, target: Path) -> str:
 
     Raises:
         ModelError: the checkpoint cannot be read.
+        HvcError: the file cannot be written.
     """
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -50,9 +51,8 @@ def export(checkpoint: Path, target: Path) -> str:
     counts, reaches = tables.make(tensors["tail"].float())
     tensors["tables.counts"] = torch.from_numpy(counts)
     tensors["tables.reaches"] = torch.from_numpy(reaches)
-    path = target / "unnamed.safetensors" if target.is_dir() else target
-    save_file(tensors, path, {"hvcodec": json.dumps(card_of(state), sort_keys=True)})
-    model_id = modelfile.identify(path)
-    if target.is_dir():
-        path.rename(target / f"{modelfile.DEFAULT_NAME}-{model_id}.safetensors")
+    data = save(tensors, {"hvcodec": json.dumps(card_of(state), sort_keys=True)})
+    model_id = modelfile.identify(data)
+    name = f"{modelfile.DEFAULT_NAME}-{model_id}.safetensors"
+    files.write(target / name if target.is_dir() else target, data)
     return model_id

@@ -7,7 +7,6 @@ carry; shipped models have it in their name, `NAME-ID.safetensors`, so that find
 
 import hashlib
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,10 +57,9 @@ def locate(model: str | Path | None = None, model_id: str | None = None) -> Path
     return Path(model)
 
 
-@lru_cache(maxsize=16)
-def identify(path: Path) -> str:
-    """The id of a model file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:ID_DIGITS]
+def identify(content: bytes) -> str:
+    """The id of a model file's content."""
+    return hashlib.sha256(content).hexdigest()[:ID_DIGITS]
 
 
 def card(path: Path) -> dict:

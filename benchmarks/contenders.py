@@ -1,0 +1,100 @@
+"""The codecs that the benchmarks run side by side, all behind one face: bytes out, pixels back."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+from PIL import Image
+
+import hvcodec
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One codec at a ladder of settings.
+
+    Attributes:
+        name: as in tables and files.
+        about: library, version and options.
+        settings: low to high quality.
+        encode: (uint8 H x W x 3, setting) -> file.
+        decode: file -> uint8 H x W x 3.
+    """
+
+    name: str
+    about: str
+    settings: tuple[float, ...]
+    encode: Callable[[np.ndarray, float], bytes]
+    decode: Callable[[bytes], np.ndarray]
+
+
+def _save(pixels: np.ndarray, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _load(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def _openjpeg(pixels: np.ndarray, bpp: float) -> bytes:
+    ratio = 24 / bpp
+    return _save(pixels, "JPEG2000", irreversible=True, quality_mode="rates", quality_layers=[ratio])
+
+
+def _version(codec: str) -> str:
+    return getattr(imagecodecs, f"{codec}_version")()
+
+
+def ours(model: str | Path | None = None) -> Codec:
+    """hvcodec at its default effort."""
+    return Codec(
+        "hvcodec",
+        f"model {model or 'photo'}, one network for all rates",
+        (15, 22, 29, 36, 43, 50, 57, 64, 71, 78, 85),
+        lambda pixels, q: hvcodec.encode(pixels, q, model=model),
+        lambda data: np.asarray(hvcodec.decode(data, model=model)),
+    )
+
+
+CLASSICAL = (
+    Codec(
+        "jpeg",
+        f"{_version('jpeg8')}, 4:2:0, optimised",
+        (3, 6, 10, 16, 25, 40, 55, 70, 80, 88, 93, 96),
+        lambda p, q: _save(p, "JPEG", quality=int(q), optimize=True, subsampling="4:2:0"),
+        _load,
+    ),
+    Codec(
+        "webp",
+        f"{_version('webp')}, method 6",
+        (1, 5, 15, 30, 45, 60, 75, 85, 92, 97, 100),
+        lambda p, q: _save(p, "WEBP", quality=int(q), method=6),
+        _load,
+    ),
+    Codec(
+        "jpeg2000",
+        f"{_version('jpeg2k')}, irreversible 9/7, by rate",
+        (0.06, 0.1, 0.16, 0.25, 0.4, 0.6, 0.9, 1.3, 1.8, 2.5, 3.5),
+        _openjpeg,
+        _load,
+    ),
+    Codec(
+        "avif",
+        f"{_version('avif')}, speed 6, 4:4:4",
+        (5, 12, 20, 30, 40, 50, 60, 70, 80, 88, 93),
+        lambda p, q: _save(p, "AVIF", quality=int(q), speed=6, subsampling="4:4:4"),
+        _load,
+    ),
+    Codec(
+        "jpegxl",
+        f"{_version('jpegxl')}, effort 7",
+        (14, 10, 7, 5, 3.5, 2.4, 1.6, 1.0, 0.6, 0.35),
+        lambda p, d: bytes(imagecodecs.jpegxl_encode(p, distance=d, effort=7)),
+        lambda data: imagecodecs.jpegxl_decode(data),
+    ),
+)

@@ -1,0 +1,134 @@
+"""Speed and memory: seconds to encode and decode, symbols per second, peak memory, cost against pixels.
+
+    python benchmarks/speed.py PICTURES OUT.json [--threads N] [--model FILE]
+
+In process, after one warm-up, on the pictures of a folder; then on one of them scaled to several sizes,
+each in a process of its own for its peak memory; then the commands with all their imports. Machines are
+noisy: medians, with the spread beside them.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import hvcodec
+from hvcodec.ladder import LAYERS
+
+SIDES = ((384, 256), (768, 512), (1536, 1024), (2560, 1600), (4608, 3072))
+REPEATS = 5
+
+
+def timed(pixels: np.ndarray, model: str | None, repeats: int) -> dict[str, list[float]]:
+    """Seconds of several encodes and decodes after one of each that is not counted."""
+    seconds: dict[str, list[float]] = {"encode": [], "decode": []}
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        data = hvcodec.encode(pixels, model=model)
+        middle = time.perf_counter()
+        hvcodec.decode(data, model=model)
+        seconds["encode"].append(middle - start)
+        seconds["decode"].append(time.perf_counter() - middle)
+    return {key: values[1:] for key, values in seconds.items()}
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    return {
+        "median": round(statistics.median(values), 4),
+        "min": round(min(values), 4),
+        "max": round(max(values), 4),
+    }
+
+
+def symbols(width: int, height: int) -> int:
+    """Latent coefficients of a picture."""
+    return sum(
+        la.channels * -(-width // 64) * -(-height // 64) * (64 // la.stride) ** 2 for la in LAYERS
+    )
+
+
+def one_size(path: Path, size: tuple[int, int], model: str | None) -> dict:
+    """Time and peak memory of this process at one size."""
+    width, height = size
+    pixels = np.asarray(Image.open(path).convert("RGB").resize((width, height)))
+    seconds = timed(pixels, model, 3)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "megapixels": width * height / 1e6,
+        "encode_s": summary(seconds["encode"]),
+        "decode_s": summary(seconds["decode"]),
+        "decode_symbols_per_s": round(symbols(width, height) / min(seconds["decode"])),
+        "peak_bytes": peak,
+    }
+
+
+def commands(path: Path) -> dict:
+    """Whole commands, imports included."""
+    with tempfile.TemporaryDirectory() as folder:
+        stream, back = Path(folder) / "a.hvc", Path(folder) / "a.png"
+        words = {
+            "encode": ["encode", path, "-o", stream],
+            "decode": ["decode", stream, "-o", back],
+            "info": ["info", stream],
+        }
+        found = {}
+        for name, arguments in words.items():
+            values = []
+            for _ in range(REPEATS):
+                start = time.perf_counter()
+                command = [sys.executable, "-m", "hvcodec", *map(str, arguments)]
+                subprocess.run(command, check=True, capture_output=True)
+                values.append(time.perf_counter() - start)
+            found[name] = summary(values)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--model")
+    parser.add_argument("--size", type=int, nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    paths = sorted(arguments.pictures.glob("*.png"))
+    if arguments.size:
+        print(json.dumps(one_size(paths[0], arguments.size, arguments.model)))
+        return
+    every: dict[str, list[float]] = {"encode": [], "decode": []}
+    for path in paths:
+        for key, values in timed(
+            np.asarray(Image.open(path).convert("RGB")), arguments.model, 2
+        ).items():
+            every[key].append(min(values))
+    sizes = []
+    for width, height in SIDES:
+        command = [sys.executable, __file__, str(arguments.pictures), str(arguments.out)]
+        command += ["--threads", str(arguments.threads), "--size", str(width), str(height)]
+        command += ["--model", arguments.model] if arguments.model else []
+        sizes.append(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
+        print(sizes[-1], file=sys.stderr)
+    result = {
+        "machine": f"{platform.processor() or platform.machine()}, {arguments.threads} threads",
+        "torch": torch.__version__,
+        "pictures": {key: summary(values) for key, values in every.items()},
+        "sizes": sizes,
+        "commands": commands(paths[0]),
+    }
+    arguments.out.write_text(json.dumps(result, indent=1))
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
