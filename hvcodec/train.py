@@ -299,7 +299,7 @@ class Trainer:
         )
         self.typical = state["typical"]
 
-    def run(self, log_every: int = 50, save_every: float = 180.0) -> None:
+    def run(self, log_every: int = 20, save_every: float = 180.0) -> None:
         """Train to the end of the recipe, logging to log.jsonl and checkpointing."""
         bar = tqdm(total=int(self.recipe.pixels), initial=int(self.pixels), unit="px", unit_scale=True)
         sums: list[dict[str, float]] = []

@@ -1,0 +1,96 @@
+"""Are the streams what we say? Every cut of every file decodes, and bytes are the cross-entropy.
+
+    python benchmarks/streams.py PICTURES OUT.json [--model FILE]
+
+For every picture at several qualities: decodes the file cut after each layer, and compares the coded bytes
+with the ideal code length of their symbols under the network's own distributions (before tables are
+quantised to integers). Exits with 1 if a cut does not decode.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from metrics import psnr
+from PIL import Image
+from tqdm import tqdm
+
+import hvcodec
+from hvcodec import container, engine, modelfile, picture
+from hvcodec.codec import Encoder
+from hvcodec.ladder import LAYERS
+from hvcodec.likelihood import bits, wide_part
+from hvcodec.model import Prior
+from hvcodec.steps import betas, lambda_of_quality, step_indices
+
+QUALITIES = (20, 50, 80)
+
+
+def ideal_bits(network: engine.Engine, latents: list[torch.Tensor], steps: list[int]) -> float:
+    """-log2 of the network's probability of the symbols that the encoder chose, skipped ones included."""
+    layers, _ = network.encode(latents, steps)
+    model, indices = network.model, torch.tensor([steps])
+    total = 0.0
+
+    def choose(index: int, p: int, prior: Prior) -> torch.Tensor:
+        nonlocal total
+        delta = model.delta(indices, index)
+        flat = layers[index][p].symbols
+        symbols = torch.from_numpy(flat).view(prior.mean.shape).float()
+        ratio, weight = wide_part(model.tail, prior.shape)
+        scale = torch.exp2(prior.log2_scale) / delta
+        total += float(bits(symbols, scale, ratio, weight).sum(dtype=torch.float64))
+        return symbols * delta
+
+    height, width = (n * LAYERS[-1].stride for n in latents[-1].shape[2:])
+    with torch.inference_mode():
+        model.descend(indices, indices, height, width, choose)
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model")
+    arguments = parser.parse_args()
+    network = engine.load(modelfile.locate(arguments.model))
+    rows = []
+    for path in tqdm(sorted(arguments.pictures.glob("*.png"))):
+        image = Image.open(path).convert("RGB")
+        encoder = Encoder(network, picture.from_image(image))
+        for quality in QUALITIES:
+            steps = step_indices(lambda_of_quality(quality), betas(None))
+            data = encoder.encode(steps)
+            points = hvcodec.info(data)["cut_points"]
+            cuts = [
+                psnr(np.asarray(image), np.asarray(hvcodec.decode(data[:n], model=arguments.model)))
+                for n in points
+            ]
+            start = container.read(data).start
+            coded = 8 * (len(data) - start) - 16 * len(LAYERS)
+            ideal = sum(ideal_bits(network, latents, steps) for latents in encoder.latents)
+            rows.append(
+                {
+                    "picture": path.name,
+                    "quality": quality,
+                    "bytes": points,
+                    "psnr": cuts,
+                    "coded_over_ideal": coded / ideal,
+                }
+            )
+    ratios = [row["coded_over_ideal"] for row in rows]
+    result = {
+        "files": len(rows),
+        "cuts_decoded": sum(len(row["psnr"]) for row in rows),
+        "coded_over_ideal": {"mean": float(np.mean(ratios)), "max": max(ratios), "min": min(ratios)},
+        "rows": rows,
+    }
+    arguments.out.write_text(json.dumps(result, indent=1))
+    print(json.dumps({k: v for k, v in result.items() if k != "rows"}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
