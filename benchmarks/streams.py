@@ -2,9 +2,9 @@
 
     python benchmarks/streams.py PICTURES OUT.json [--model FILE]
 
-For every picture at several qualities: decodes the file cut after each layer, and compares the coded bytes
-with the ideal code length of their symbols under the network's own distributions (before tables are
-quantised to integers). Exits with 1 if a cut does not decode.
+For every picture at several qualities: decodes the file cut after each layer, and compares the coded
+bytes (all but header and checks) with the ideal code length of their symbols under the network's own
+distributions (before tables are quantised to integers).
 """
 
 import argparse
@@ -29,7 +29,7 @@ QUALITIES = (20, 50, 80)
 
 
 def ideal_bits(network: engine.Engine, latents: list[torch.Tensor], steps: list[int]) -> float:
-    """-log2 of the network's probability of the symbols that the encoder chose, skipped ones included."""
+    """-log2 of the network's probability of the symbols that the encoder chose, skipped ones too."""
     layers, _ = network.encode(latents, steps)
     model, indices = network.model, torch.tensor([steps])
     total = 0.0

@@ -16,7 +16,7 @@ import torch
 from .likelihood import below, wide_part
 
 SCALES_PER_OCTAVE = 8
-LOWEST, HIGHEST = -5, 3  # log2 of the scales that tables exist for
+LOWEST, HIGHEST = -8, 3  # log2 of the scales that tables exist for
 SCALES = (HIGHEST - LOWEST) * SCALES_PER_OCTAVE + 1
 SHAPES = 8
 TOTAL = 1 << 24

@@ -36,7 +36,7 @@ def test_tables_are_distributions(coder_tables):
 def test_tables_are_the_likelihood_of_training(coder_tables):
     from hvcodec.likelihood import bits, wide_part
 
-    for level in (0, 20, 40, tables.SCALES - 1):
+    for level in (24, 44, 64, tables.SCALES - 1):
         for shape in (0, 7):
             number = tables.index(np.array([level]), np.array([shape])).table[0]
             counts, reach = coder_tables.counts[number], int(coder_tables.reaches[number])
