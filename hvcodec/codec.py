@@ -17,8 +17,9 @@ from .ladder import LAYERS
 from .picture import Picture
 
 DEFAULT_QUALITY = 50.0
-SIZE_SLACK = math.log(0.995)  # a file this close to a target size is good enough
-PSNR_SLACK = 0.05  # dB
+# Near enough to a target, and growth per unit of quality on photographs.
+SIZE_SLACK, SIZE_SLOPE = 0.01, 0.07  # log of bytes
+PSNR_SLACK, PSNR_SLOPE = 0.05, 0.3  # dB
 
 
 def _tiles(header: Header) -> Iterator[tuple[slice, slice]]:
@@ -152,7 +153,8 @@ def encode(
         found = ratecontrol.search(
             lambda q: math.log(len(encoder.encode(steps_at(q)))),
             goal,
-            lambda size: size - goal > SIZE_SLACK,
+            SIZE_SLACK,
+            SIZE_SLOPE,
         )
         if found is None:
             least = len(encoder.encode(steps_at(0)))
@@ -162,7 +164,8 @@ def encode(
         found = ratecontrol.search(
             lambda q: encoder.psnr(steps_at(q)),
             target_psnr,
-            lambda value: target_psnr - value < PSNR_SLACK,
+            PSNR_SLACK,
+            PSNR_SLOPE,
         )
         quality = 0.0 if found is None else found
     return encoder.encode(steps_at(DEFAULT_QUALITY if quality is None else quality))

@@ -1,41 +1,44 @@
-"""Rate control: the quality whose file or picture comes closest to a target."""
+"""Rate control: the quality whose file or picture comes closest to a target from below."""
 
 from collections.abc import Callable
 
-TRIALS = 8
+TRIALS = 6
+FIRST_GUESS = 50.0
 QUALITY_STEP = 0.02  # finer differences of quality change nothing
 
 
 def search(
-    measure: Callable[[float], float], target: float, accept: Callable[[float], bool]
+    measure: Callable[[float], float], target: float, slack: float, slope: float
 ) -> float | None:
-    """The highest quality 0..100, within a few trials, whose measure does not exceed the target.
+    """A quality 0..100 whose measure lies at most `slack` below the target, or as near as a few trials get.
 
     Args:
         measure: grows with quality (log of a size, or a PSNR); each call costs a network pass.
         target: in the same unit.
-        accept: whether a measure at or below the target is close enough to stop.
+        slack: how far below the target is near enough.
+        slope: typical growth of the measure per unit of quality.
 
     Returns:
-        The best quality tried; None if even quality 0 exceeds the target.
+        The highest quality tried whose measure does not exceed the target; None if even quality 0 does.
     """
-    low, high = 0.0, 100.0
-    at_low, at_high = measure(low), measure(high)
-    if at_low > target:
-        return None
-    if at_high <= target:
-        return high
-    for trial in range(TRIALS):
-        if accept(at_low) or high - low < QUALITY_STEP:
-            break
-        # Regula falsi, a little short of the target so that both ends move; halving now and then.
-        share = (target - at_low) / (at_high - at_low)
-        if trial % 3 == 2:
-            share = 0.5
-        middle = low + (high - low) * min(max(share, 0.02), 0.98)
-        value = measure(middle)
+    low, high, guess = 0.0, 100.0, FIRST_GUESS
+    seen: dict[float, float] = {}
+    aim = target - slack / 2
+    for _ in range(TRIALS):
+        value = seen[guess] = measure(guess)
         if value <= target:
-            low, at_low = middle, value
+            low = guess
         else:
-            high, at_high = middle, value
-    return low
+            high = guess
+        if target - slack <= value <= target or high - low < QUALITY_STEP:
+            break
+        if low in seen and high in seen:
+            share = (aim - seen[low]) / (seen[high] - seen[low])
+            guess = low + (high - low) * min(max(share, 0.05), 0.95)
+        else:
+            guess = min(max(guess + (aim - value) / slope, low), high)
+        if guess in seen:
+            break
+    if low in seen or measure(low) <= target:
+        return low
+    return None

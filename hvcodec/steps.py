@@ -37,12 +37,15 @@ def step_size(index: int) -> float:
     return 2.0 ** (index / STEPS_PER_OCTAVE - 1)
 
 
-def step_index(lam: float, beta: float) -> int:
-    """The step index for lambda > 0 and a rate weight beta > 0; `OFF` if beta is infinite."""
+def step_index(lam: float, beta: float, bias: float = 0.0) -> int:
+    """The step index for lambda > 0 and a rate weight beta > 0; `OFF` if beta is infinite.
+
+    `bias` (index units, below 1/2 in size) moves the places where the index is rounded.
+    """
     if math.isinf(beta):
         return OFF
     delta = KAPPA * math.sqrt(18 * beta / (lam * math.log(2)))
-    return min(max(round(STEPS_PER_OCTAVE * (math.log2(delta) + 1)), 0), MAX_INDEX)
+    return min(max(round(STEPS_PER_OCTAVE * (math.log2(delta) + 1) + bias), 0), MAX_INDEX)
 
 
 def lambda_of_quality(quality: float) -> float:
@@ -83,5 +86,10 @@ def betas(rate_weights: str | Mapping[str, float] | None) -> list[float]:
 
 
 def step_indices(lam: float, weights: list[float]) -> list[int]:
-    """One step index per layer, coarse first, for lambda and rate weights beta_l."""
-    return [step_index(lam, beta) for beta in weights]
+    """One step index per layer, coarse first, for lambda and rate weights beta_l.
+
+    Every layer rounds at a place of its own, so that size follows lambda in many small steps and
+    rate control can come close to its target.
+    """
+    biases = [(k + 0.5) / len(weights) - 0.5 for k in range(len(weights))]
+    return [step_index(lam, beta, bias) for beta, bias in zip(weights, biases)]

@@ -87,7 +87,7 @@ def test_wrong_rate_weights(photo, weights):
 @pytest.mark.parametrize("size", [3000, 9000, 20000])
 def test_target_size_is_met_from_below(photo, size):
     data = hvcodec.encode(photo, target_size=size)
-    assert 0.93 * size < len(data) <= size
+    assert 0.97 * size < len(data) <= size
 
 
 def test_target_bpp_is_target_size(photo):
@@ -97,7 +97,7 @@ def test_target_bpp_is_target_size(photo):
 def test_target_psnr(photo):
     for target in (28.0, 36.0):
         value = psnr(photo, hvcodec.decode(hvcodec.encode(photo, target_psnr=target)))
-        assert abs(value - target) < 0.5
+        assert target - 0.2 < value <= target
 
 
 def test_targets_out_of_reach_and_contradictions(photo):
