@@ -10,7 +10,7 @@ QUALITY_STEP = 0.02  # finer differences of quality change nothing
 def search(
     measure: Callable[[float], float], target: float, slack: float, slope: float
 ) -> float | None:
-    """A quality 0..100 whose measure lies at most `slack` below the target, or as near as a few trials get.
+    """A quality 0..100 whose measure lies at most `slack` below the target, or as near as trials get.
 
     Args:
         measure: grows with quality (log of a size, or a PSNR); each call costs a network pass.
@@ -39,6 +39,6 @@ def search(
             guess = min(max(guess + (aim - value) / slope, low), high)
         if guess in seen:
             break
-    if low in seen or measure(low) <= target:
-        return low
-    return None
+    if low not in seen:
+        seen[low] = measure(low)
+    return low if seen[low] <= target else None
