@@ -9,6 +9,7 @@ noisy: medians, with the spread beside them.
 
 import argparse
 import json
+import os
 import platform
 import resource
 import statistics
@@ -72,13 +73,15 @@ def one_size(path: Path, size: tuple[int, int], model: str | None) -> dict:
     }
 
 
-def commands(path: Path) -> dict:
+def commands(path: Path, model: str | None, threads: int) -> dict:
     """Whole commands, imports included."""
+    chosen = ["--model", model] if model else []
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     with tempfile.TemporaryDirectory() as folder:
         stream, back = Path(folder) / "a.hvc", Path(folder) / "a.png"
         words = {
-            "encode": ["encode", path, "-o", stream],
-            "decode": ["decode", stream, "-o", back],
+            "encode": ["encode", path, "-o", stream, *chosen],
+            "decode": ["decode", stream, "-o", back, *chosen],
             "info": ["info", stream],
         }
         found = {}
@@ -87,7 +90,7 @@ def commands(path: Path) -> dict:
             for _ in range(REPEATS):
                 start = time.perf_counter()
                 command = [sys.executable, "-m", "hvcodec", *map(str, arguments)]
-                subprocess.run(command, check=True, capture_output=True)
+                subprocess.run(command, check=True, capture_output=True, env=environment)
                 values.append(time.perf_counter() - start)
             found[name] = summary(values)
     return found
@@ -124,7 +127,7 @@ def main() -> None:
         "torch": torch.__version__,
         "pictures": {key: summary(values) for key, values in every.items()},
         "sizes": sizes,
-        "commands": commands(paths[0]),
+        "commands": commands(paths[0], arguments.model, arguments.threads),
     }
     arguments.out.write_text(json.dumps(result, indent=1))
     print(json.dumps(result, indent=1))

@@ -61,6 +61,7 @@ def main() -> None:
     for path in tqdm(sorted(arguments.pictures.glob("*.png"))):
         image = Image.open(path).convert("RGB")
         encoder = Encoder(network, picture.from_image(image))
+        latents = network.analyse(encoder.source.rgb)
         for quality in QUALITIES:
             steps = step_indices(lambda_of_quality(quality), betas(None))
             data = encoder.encode(steps)
@@ -71,7 +72,7 @@ def main() -> None:
             ]
             start = container.read(data).start
             coded = 8 * (len(data) - start) - 16 * len(LAYERS)
-            ideal = sum(ideal_bits(network, latents, steps) for latents in encoder.latents)
+            ideal = ideal_bits(network, latents, steps)
             rows.append(
                 {
                     "picture": path.name,

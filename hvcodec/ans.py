@@ -11,8 +11,8 @@ from typing import Any
 import constriction
 import numpy as np
 
-from .errors import FormatError
-from .tables import SILENT, TOTAL, Index
+from .errors import FormatError, ModelError
+from .tables import SCALES, SHAPES, SILENT, TOTAL, Index
 
 Categorical = constriction.stream.model.Categorical
 Uniform = constriction.stream.model.Uniform
@@ -29,9 +29,15 @@ class Tables:
     """
 
     def __init__(self, counts: np.ndarray, reaches: np.ndarray) -> None:
+        """Raises ModelError if the arrays are not tables."""
         self.reaches = reaches.astype(np.int32)
         ends = np.cumsum(2 * self.reaches + 2)
+        whole = len(reaches) == SCALES * SHAPES and reaches.min() > 0 and ends[-1] == len(counts)
+        if not whole or counts.min() < 1:
+            raise ModelError("the model's probability tables are damaged")
         self.counts = np.split(counts, ends[:-1])
+        if any(table.sum() != TOTAL for table in self.counts):
+            raise ModelError("the model's probability tables are damaged")
         zeros = counts[ends - self.reaches - 2]
         self.silent = zeros > SILENT * TOTAL
         self._models: dict[int, Any] = {}
@@ -39,7 +45,10 @@ class Tables:
     def model(self, table: int) -> Any:
         """The coder's model of a table, made when first needed."""
         if table not in self._models:
-            self._models[table] = Categorical(self.counts[table] / TOTAL, perfect=False)
+            # constriction gives every entry one count and shares out the rest in proportion: here
+            # the rest is a whole number of counts, so the coder's probabilities are the table's.
+            rest = (self.counts[table] - 1).astype(np.float64)
+            self._models[table] = Categorical(rest, perfect=False)
         return self._models[table]
 
 

@@ -8,14 +8,25 @@ from pathlib import Path
 
 import click
 
-from . import container, files, inspect, modelfile
+from . import container, files, inspect, modelfile, steps
 from .errors import HvcError, UsageError
-from .steps import PRESETS
+from .files import Job
 
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
-INPUTS = click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
-OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder.")
+INPUTS = click.argument("inputs", nargs=-1, required=True)
+OUTPUT = click.option("-o", "--output", help="File or folder; - is a pipe.")
 MODEL = click.option("--model", help="A shipped model's name, or a model file.")
+
+
+def _reason(error: Exception) -> str | None:
+    """One line for an error that a user can cause or meet; None for any other."""
+    if isinstance(error, HvcError):
+        return str(error)
+    if isinstance(error, OSError):
+        return ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+    # PyTorch says so with a RuntimeError.
+    if isinstance(error, MemoryError) or "allocate" in str(error):
+        return "out of memory"
+    return None
 
 
 class Group(click.Group):
@@ -23,9 +34,17 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
-        except HvcError as error:
-            click.echo(f"hvcodec: {error}", err=True)
+            result = super().invoke(ctx)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return result
+        except (HvcError, OSError, MemoryError, RuntimeError) as error:
+            # click ends commands by exceptions of its own, and a closed pipe its own way.
+            if isinstance(error, click.exceptions.Exit | click.Abort | BrokenPipeError):
+                raise
+            if (reason := _reason(error)) is None:
+                raise
+            click.echo(f"hvcodec: {reason}", err=True)
             ctx.exit(1)
 
 
@@ -35,8 +54,8 @@ def main() -> None:
     """A learned image codec: small files that can be cut at a layer boundary."""
 
 
-def _for_each(jobs: Iterable[files.Job], work: Callable[[files.Job], str]) -> None:
-    """Run a job per file with a progress bar; a failure is one line and does not stop the others."""
+def _for_each(jobs: Iterable[Job], work: Callable[[Job], str]) -> None:
+    """Run a job per file with a progress bar; a failure is one line and stops no other file."""
     from tqdm import tqdm
 
     jobs = list(jobs)
@@ -45,9 +64,12 @@ def _for_each(jobs: Iterable[files.Job], work: Callable[[files.Job], str]) -> No
         for job in bar:
             try:
                 said = work(job)
-            except (HvcError, MemoryError) as error:
+            except (HvcError, OSError, MemoryError, RuntimeError) as error:
+                reason = _reason(error)
+                if reason is None or isinstance(error, BrokenPipeError):
+                    raise
                 failed += 1
-                said = f"hvcodec: {job.source}: {error or 'out of memory'}"
+                said = f"hvcodec: {files.label(job.source)}: {reason}"
             bar.write(said, file=sys.stderr)
     if failed:
         raise click.exceptions.Exit(1)
@@ -75,24 +97,26 @@ def _rate_weights(text: str | None) -> str | dict[str, float] | None:
 @click.option(
     "--rate-weights",
     metavar="NAME|LAYER=BETA,...",
-    help=f"Price of a bit per layer (0.125..8, or inf), or a preset: {', '.join(PRESETS)}.",
+    help=f"Price of a bit per layer (0.125..8, or inf), or a preset: {', '.join(steps.PRESETS)}.",
 )
 @click.option("--strip", is_flag=True, help="Leave out ICC, EXIF and XMP.")
 @MODEL
-def encode(inputs: tuple[Path, ...], output: Path | None, **options: object) -> None:
+def encode(inputs: tuple[str, ...], output: str | None, **options: object) -> None:
     """Encode pictures, or all pictures of folders, as .hvc files; - is a pipe."""
-    from . import codec, picture
-
     weights = _rate_weights(options.pop("rate_weights"))  # type: ignore[arg-type]
+    steps.betas(weights)
 
-    def work(job: files.Job) -> str:
-        image = picture.open_picture(files.read(job.source))
+    def work(job: Job) -> str:
+        content = files.read(job.source)
+        from . import codec, picture  # seconds, and of no use if there is nothing to read
+
+        image = picture.open_picture(content)
         data = codec.encode(image, rate_weights=weights, **options)  # type: ignore[arg-type]
         files.write(job.target, data)
         bpp = 8 * len(data) / (image.width * image.height)
-        return f"{job.target}: {len(data)} bytes, {bpp:.3f} bpp"
+        return f"{files.label(job.target)}: {len(data)} bytes, {bpp:.3f} bpp"
 
-    _for_each(files.plan(inputs, output, PICTURE_SUFFIXES, ".hvc"), work)
+    _for_each(files.plan(inputs, output, files.PICTURES, ".hvc"), work)
 
 
 @main.command()
@@ -100,27 +124,26 @@ def encode(inputs: tuple[Path, ...], output: Path | None, **options: object) -> 
 @OUTPUT
 @click.option("--layers", type=int, help="Use only this many layers, coarse first.")
 @MODEL
-def decode(
-    inputs: tuple[Path, ...], output: Path | None, layers: int | None, model: str | None
-) -> None:
+def decode(inputs: tuple[str, ...], output: str | None, layers: int | None, model: str | None) -> None:
     """Decode .hvc files, or all of folders; - is a pipe.
 
-    The picture is a PNG unless -o says otherwise (.png, .webp, .tiff, .bmp, .jpg). Beside its file it
-    is NAME.png, or NAME.decoded.png where NAME.png is there already: no original is overwritten.
+    The picture is a PNG unless -o names a .webp, .tiff, .jpg or .bmp (which holds no metadata). Where
+    its name follows from the file's, it is NAME.png, or NAME.decoded.png if NAME.png is there already,
+    so that no original is overwritten.
     """
-    from . import codec, picture
 
-    def work(job: files.Job) -> str:
+    def work(job: Job) -> str:
         data = files.read(job.source)
+        found = container.read(data)
+        from . import codec, picture
+
         image = codec.decode(data, layers, model)
         target = job.target
-        if output is None and target != files.PIPE and target.exists():
+        if target and target.exists() and not job.named:
             target = target.with_suffix(".decoded.png")
-        suffix = ".png" if target == files.PIPE else target.suffix
-        files.write(target, picture.save(image, suffix))
-        found = container.read(data)
+        files.write(target, picture.save(image, target.suffix if target else ".png"))
         return (
-            f"{target}: {image.width}x{image.height}, "
+            f"{files.label(target)}: {image.width}x{image.height}, "
             f"{layers or found.layers} of {len(found.header.steps)} layers"
         )
 
@@ -128,56 +151,63 @@ def decode(
 
 
 @main.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
-def info(file: Path, as_json: bool) -> None:
+def info(file: str, as_json: bool) -> None:
     """Size, model, layers and cut points of a .hvc file."""
-    found = inspect.info(files.read(file))
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    present = sum(layer["present"] for layer in found["layers"])
-    model = found["model_name"] or "not shipped"
-    click.echo(f"{found['width']}x{found['height']}, {found['bytes']} bytes, {found['bpp']:.4f} bpp")
-    click.echo(f"model {found['model']} ({model}), format {found['format_version']}")
-    for kind, size in found["metadata"].items():
-        click.echo(f"{kind}: {size} bytes")
-    click.echo(f"{present} of {len(found['layers'])} layers")
-    click.echo("layer  stride    step    bytes   cut at")
-    for layer, point in zip(found["layers"], found["cut_points"]):
-        step = "off" if layer["step"] is None else f"{layer['step']:.2f}"
-        gone = "" if layer["present"] else "  (cut away)"
-        click.echo(
-            f"{layer['name']:>5} {layer['stride']:>7} {step:>7} {layer['length']:>8} {point:>8}{gone}"
-        )
+
+    def work(job: Job) -> str:
+        found = inspect.info(files.read(job.source))
+        return json.dumps(found, indent=2) if as_json else inspect.describe(found)
+
+    click.echo(_one(file, work))
 
 
 @main.command()
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
-def verify(inputs: tuple[Path, ...]) -> None:
-    """Check that .hvc files are whole and undamaged, without decoding them."""
+@INPUTS
+def verify(inputs: tuple[str, ...]) -> None:
+    """Check that .hvc files, or all of folders, are whole and undamaged, without decoding them."""
 
-    def work(job: files.Job) -> str:
+    def work(job: Job) -> str:
         found = container.read(files.read(job.source))
         found.verify()
-        return f"{job.source}: {found.layers} of {len(found.header.steps)} layers, sound"
+        return f"{files.label(job.source)}: {found.layers} of {len(found.header.steps)} layers, sound"
 
-    _for_each((files.Job(path, path) for path in inputs), work)
+    _for_each((Job(path, None) for path, _ in files.find(inputs, {".hvc"})), work)
 
 
 @main.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.argument("file")
+@click.option("-o", "--output", required=True, help="File or folder; - is a pipe.")
 @click.option("--layers", type=int, help="Keep this many layers, coarse first.")
 @click.option("--max-bytes", type=int, help="Keep as many layers as fit.")
-def cut(file: Path, output: Path, layers: int | None, max_bytes: int | None) -> None:
+def cut(file: str, output: str, layers: int | None, max_bytes: int | None) -> None:
     """Make a smaller, coarser file by leaving finer layers out; nothing is decoded."""
-    files.write(output, inspect.cut(files.read(file), layers, max_bytes))
+
+    def work(job: Job) -> str:
+        data = inspect.cut(files.read(job.source), layers, max_bytes)
+        files.write(job.target, data)
+        return f"{files.label(job.target)}: {len(data)} bytes"
+
+    click.echo(_one(file, work, output), err=True)
+
+
+def _one(file: str, work: Callable[[Job], str], output: str | None = None) -> str:
+    """Run a job on one file; its error names the file."""
+    (job,) = files.plan([file], output, {".hvc"}, ".hvc") if output else [_source(file)]
+    try:
+        return work(job)
+    except HvcError as error:
+        raise type(error)(f"{files.label(job.source)}: {error}") from None
+
+
+def _source(file: str) -> Job:
+    return Job(None if file == files.PIPE else Path(file), None)
 
 
 @main.command()
 def models() -> None:
-    """List the shipped models."""
+    """List the shipped models; the first is the default."""
     for model_id, path in modelfile.shipped().items():
         training = modelfile.card(path)["training"]
         click.echo(
@@ -195,7 +225,7 @@ def models() -> None:
     help="Folder of the checkpoint and log; a run that is there goes on.",
 )
 @click.option("--pixels", type=float, default=4e9, show_default=True, help="Pixels to see in all.")
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option("--config", default="{}", help="JSON of sizes that differ from the default network.")
 @click.option("--init", type=click.Path(exists=True, path_type=Path), help="Model file to start from.")
 def train(pictures: Path, run: Path, pixels: float, seed: int, config: str, init: Path | None) -> None:
@@ -207,16 +237,16 @@ def train(pictures: Path, run: Path, pixels: float, seed: int, config: str, init
     from .model import Config
 
     try:
-        sizes = Config(**json.loads(config))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"--config: {error}") from None
-    recipe = training.Recipe(pixels=pixels, seed=seed)
+        sizes = Config.from_dict(json.loads(config))
+        recipe = training.Recipe(pixels=pixels, seed=seed)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     click.echo(training.train(pictures, run, recipe, sizes, init))
 
 
 @main.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
 def export(run: Path, target: Path) -> None:
     """Turn a training run's checkpoint into a model file for `encode --model`."""
     from . import export as exporting

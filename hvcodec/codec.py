@@ -20,6 +20,7 @@ DEFAULT_QUALITY = 50.0
 # Near enough to a target, and growth per unit of quality on photographs.
 SIZE_SLACK, SIZE_SLOPE = 0.01, 0.07  # log of bytes
 PSNR_SLACK, PSNR_SLOPE = 0.05, 0.3  # dB
+SMALLEST_GOAL, LARGEST_GOAL = 1e-6, 1e12  # of any lambda or target that can be meant
 
 
 def _tiles(header: Header) -> Iterator[tuple[slice, slice]]:
@@ -34,7 +35,7 @@ def _tiles(header: Header) -> Iterator[tuple[slice, slice]]:
 
 
 class Encoder:
-    """A picture analysed once, to be coded at any steps."""
+    """A picture to be coded at any steps, tile by tile."""
 
     def __init__(self, network: Engine, source: Picture) -> None:
         self.network, self.source = network, source
@@ -48,13 +49,12 @@ class Encoder:
             colour=source.colour,
             metadata=source.metadata,
         )
-        self.tiles = list(_tiles(self.header))
-        self.latents = [network.analyse(source.rgb[tile]) for tile in self.tiles]
 
     def encode(self, steps: list[int], decoded: np.ndarray | None = None) -> bytes:
         """The file at these steps; the picture it decodes to is left in `decoded`, if given."""
         columns = []
-        for tile, latents in zip(self.tiles, self.latents):
+        for tile in _tiles(self.header):
+            latents = self.network.analyse(self.source.rgb[tile])
             layers, found = self.network.encode(latents, steps)
             columns.append(_push(layers, self.network))
             if decoded is not None:
@@ -114,7 +114,7 @@ def encode(
             error (8-bit units) is worth.
         target_bpp: bits per pixel of the whole file, not to be exceeded.
         target_size: bytes of the whole file, not to be exceeded.
-        target_psnr: dB over R, G and B, approached from below.
+        target_psnr: dB over R, G and B, approached from below where quality 0 is not above it.
         strip: leave out ICC, EXIF and XMP.
 
     Returns:
@@ -136,8 +136,8 @@ def encode(
     if len(given) > 1:
         raise UsageError(f"give only one of {', '.join(given)}")
     for name, value in given.items():
-        if name != "quality" and not 0 < value < math.inf:
-            raise UsageError(f"{name} must be a positive number, not {value:g}")
+        if name != "quality" and not SMALLEST_GOAL <= value <= LARGEST_GOAL:
+            raise UsageError(f"{name} must lie in {SMALLEST_GOAL:g}..{LARGEST_GOAL:g}")
     weights = rates.betas(rate_weights)
     encoder = Encoder(engine.load(modelfile.locate(model)), picture.from_image(image, strip))
     if lam is not None:
@@ -167,7 +167,10 @@ def encode(
             PSNR_SLACK,
             PSNR_SLOPE,
         )
+        # Even the coarsest file is better than asked for: it is also the smallest.
         quality = 0.0 if found is None else found
+        if quality == 100 and (best := encoder.psnr(steps_at(100))) < target_psnr - PSNR_SLACK:
+            raise UsageError(f"quality 100 reaches {best:.2f} dB on this picture")
     return encoder.encode(steps_at(DEFAULT_QUALITY if quality is None else quality))
 
 

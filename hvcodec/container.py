@@ -24,10 +24,7 @@ CHECK = struct.Struct("<H")
 LENGTH = struct.Struct("<I")
 CHUNK = struct.Struct("<BI")
 
-STACK_MODE_MASK = 0b0000_0011
-SIDE_INFORMATION = 0b0000_0100
-LOSSLESS = 0b0000_1000
-METADATA = 0b0001_0000
+METADATA = 0b0001_0000  # the one flag of this version; docs/format.md names those to come
 
 MAX_SIDE = (1 << 24) - 1
 MAX_LAYERS = 64
@@ -82,11 +79,11 @@ class Header:
     metadata: dict[Chunk, bytes] = field(default_factory=dict)
 
     @property
-    def tiles(self) -> tuple[int, int]:
-        """Rows and columns of tiles."""
+    def tile_count(self) -> int:
+        """Number of tiles."""
         if not self.tile:
-            return 1, 1
-        return -(-self.height // self.tile), -(-self.width // self.tile)
+            return 1
+        return -(-self.height // self.tile) * -(-self.width // self.tile)
 
     def pack(self) -> bytes:
         """Header, table and metadata as they stand in the file."""
@@ -118,21 +115,21 @@ class File:
         header: as written, also if the file was cut since.
         data: the whole file.
         start: where the segments start.
+        ends: offsets of every segment's end, in the order of the file.
         layers: how many layers, coarse first, the file holds whole.
     """
 
     header: Header
     data: bytes
     start: int
+    ends: list[int]
     layers: int
 
     @property
     def cut_points(self) -> list[int]:
         """File size when cut after layer 1, 2, ... all, as far as the header knows."""
-        rows, columns = self.header.tiles
-        tiles = rows * columns
-        ends = list(accumulate(self.header.lengths, initial=self.start))
-        return ends[tiles::tiles]
+        tiles = self.header.tile_count
+        return self.ends[tiles - 1 :: tiles]
 
     def segment(self, layer: int, tile: int) -> bytes:
         """The words of one segment, its check verified.
@@ -140,10 +137,9 @@ class File:
         Raises:
             FormatError: the check fails.
         """
-        rows, columns = self.header.tiles
-        number = layer * rows * columns + tile
-        begin = self.start + sum(self.header.lengths[:number])
-        content = self.data[begin : begin + self.header.lengths[number]]
+        number = layer * self.header.tile_count + tile
+        end = self.ends[number]
+        content = self.data[end - self.header.lengths[number] : end]
         words, check = content[: -CHECK.size], content[-CHECK.size :]
         if CHECK.pack(crc_hqx(words, 0)) != check:
             raise FormatError(f"layer {layer + 1} is damaged (its check fails)")
@@ -155,9 +151,8 @@ class File:
         Raises:
             FormatError: a check fails.
         """
-        rows, columns = self.header.tiles
         for layer in range(self.layers):
-            for tile in range(rows * columns):
+            for tile in range(self.header.tile_count):
                 self.segment(layer, tile)
 
 
@@ -192,9 +187,13 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> File:
         max_pixels: refuse larger pictures before anything is allocated for them.
 
     Raises:
+        UsageError: not bytes.
         FormatError: not a `.hvc` file, damaged, or cut inside a layer.
         UnsupportedError: a version, kind or size that this version does not handle.
     """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise UsageError(f"a .hvc file is wanted as bytes, not as {type(data).__name__}")
+    data = bytes(data)
     if not data:
         raise FormatError("the file is empty")
     if data[: len(MAGIC)] != MAGIC[: len(data)]:
@@ -221,8 +220,7 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> File:
         )
     if header.tile > TILE or (not header.tile and tile_size(header.width, header.height)):
         raise UnsupportedError("the header names tiles of more than 4 megapixels")
-    rows, columns = header.tiles
-    table = reader.take(layers + layers * rows * columns * LENGTH.size)
+    table = reader.take(layers + layers * header.tile_count * LENGTH.size)
     header.steps = list(table[:layers])
     header.lengths = [n for (n,) in LENGTH.iter_unpack(table[layers:])]
     chunks = reader.take(reader.length()) if flags & METADATA else b""
@@ -240,7 +238,8 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> File:
             header.metadata[Chunk(kind)] = content
     if min(header.lengths) < CHECK.size or any((n - CHECK.size) % 4 for n in header.lengths):
         raise FormatError("the header names a segment of impossible length")
-    file = File(header, data, reader.at, 0)
+    segment_ends = list(accumulate(header.lengths, initial=reader.at))[1:]
+    file = File(header, data, reader.at, segment_ends, 0)
     ends = file.cut_points
     if len(data) not in ends:
         whole = sum(end <= len(data) for end in ends)

@@ -2,39 +2,39 @@
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from .errors import PictureError
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
-
-
-def find_pictures(folder: Path) -> list[Path]:
-    """Picture files under a folder, at any depth, sorted by path."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+from . import files, picture
+from .errors import HvcError, PictureError
 
 
 def pack(folder: Path, target: Path) -> None:
     """Write all pictures of a folder as RGB bytes to `target` and their sizes beside it (.json).
 
+    Pictures that cannot be read are named and left out.
+
     Raises:
-        PictureError: there is no picture in the folder.
+        HvcError: no picture in the folder can be read.
     """
     shapes = []
     digest = hashlib.sha256()
     unfinished = target.with_suffix(".part")
     with open(unfinished, "wb") as out:
-        for path in find_pictures(folder):
-            with Image.open(path) as picture:
-                raw = np.asarray(picture.convert("RGB"))
+        for path, _ in files.find([str(folder)], files.PICTURES):
+            try:
+                raw = picture.from_image(picture.open_picture(files.read(path))).rgb
+            except HvcError as error:
+                print(f"left out: {path}: {error}", file=sys.stderr)
+                continue
             shapes.append(raw.shape[:2])
             data = raw.tobytes()
             digest.update(data)
             out.write(data)
     if not shapes:
+        unfinished.unlink()
         raise PictureError(f"no pictures in {folder}")
     index = {"shapes": shapes, "sha256": digest.hexdigest()}
     target.with_suffix(".json").write_text(json.dumps(index))
@@ -64,10 +64,10 @@ class Crops:
         for i, k in enumerate(rng.choice(len(self.odds), count, p=self.odds)):
             height, width = self.shapes[k]
             start = self.starts[k]
-            picture = self.memory[start : start + height * width * 3].reshape(height, width, 3)
+            pixels = self.memory[start : start + height * width * 3].reshape(height, width, 3)
             y = rng.integers(max(height - size, 0) + 1)
             x = rng.integers(max(width - size, 0) + 1)
-            crop = picture[y : y + size, x : x + size]
+            crop = pixels[y : y + size, x : x + size]
             missing = [(0, size - n) for n in crop.shape[:2]]
             if any(after for _, after in missing):
                 crop = np.pad(crop, [*missing, (0, 0)], "symmetric")

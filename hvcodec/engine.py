@@ -66,7 +66,7 @@ class Engine:
             self.tables = Tables(
                 *(tensors.pop(f"tables.{part}").numpy() for part in ("counts", "reaches"))
             )
-            self.model = Model(Config(**card["config"]))
+            self.model = Model(Config.from_dict(card["config"]))
             self.model.load_state_dict({k: v.float() for k, v in tensors.items()})
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelError(f"{path.name} does not fit this version of hvcodec: {error}") from None
@@ -163,6 +163,15 @@ class Engine:
 
 
 @lru_cache(maxsize=2)
-def load(path: Path) -> Engine:
-    """The engine of a model file, kept for the next call."""
+def _load(path: Path, _modified: int, _size: int) -> Engine:
     return Engine(path)
+
+
+def load(path: Path) -> Engine:
+    """The engine of a model file, kept for the next call unless the file changes.
+
+    Raises:
+        ModelError: not a model of this version.
+    """
+    status = path.stat()
+    return _load(path, status.st_mtime_ns, status.st_size)

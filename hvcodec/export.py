@@ -4,6 +4,7 @@ import json
 import time
 from importlib.metadata import version
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors.torch import save
@@ -32,27 +33,24 @@ def card_of(state: dict) -> dict:
 def export(checkpoint: Path, target: Path) -> str:
     """Write the model file of a checkpoint; returns the model's id.
 
-    If `target` is a folder, the file is named `photo-ID.safetensors` in it, as shipped models are.
-
     Raises:
         ModelError: the checkpoint cannot be read.
         HvcError: the file cannot be written.
     """
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        model = Model(Config(**state["config"]))
+        model = Model(Config.from_dict(state["config"]))
         average = {
             k.removeprefix("module."): v for k, v in state["average"].items() if k.startswith("module.")
         }
         model.load_state_dict(average)
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{checkpoint} is not a training checkpoint: {error}") from None
+    except (OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError, UnpicklingError):
+        raise ModelError(f"{checkpoint} is not a training checkpoint of this version") from None
     tensors = {k: v.half().contiguous() for k, v in model.state_dict().items()}
     counts, reaches = tables.make(tensors["tail"].float())
     tensors["tables.counts"] = torch.from_numpy(counts)
     tensors["tables.reaches"] = torch.from_numpy(reaches)
     data = save(tensors, {"hvcodec": json.dumps(card_of(state), sort_keys=True)})
     model_id = modelfile.identify(data)
-    name = f"{modelfile.DEFAULT_NAME}-{model_id}.safetensors"
-    files.write(target / name if target.is_dir() else target, data)
+    files.write(target, data)
     return model_id

@@ -1,30 +1,71 @@
 """What can be known and done without decoding: `info` and `cut`. Imports neither numpy nor torch."""
 
+from typing import TypedDict
+
 from . import container, modelfile
 from . import steps as rates
-from .container import File
 from .ladder import LAYERS
 
 
-def info(data: bytes) -> dict:
+class LayerInfo(TypedDict):
+    """One layer in `info`; `step` is the quantiser step, None if the layer is off; sizes in bytes."""
+
+    name: str
+    stride: int | None
+    holds: str
+    step: float | None
+    offset: int
+    length: int
+    present: bool
+
+
+class Info(TypedDict):
+    """What `info` says of a file; see there."""
+
+    width: int
+    height: int
+    bytes: int
+    bpp: float
+    model: str
+    model_name: str | None
+    format_version: int
+    tile: int
+    colour: str
+    metadata: dict[str, int]
+    layers: list[LayerInfo]
+    cut_points: list[int]
+
+
+def info(data: bytes) -> Info:
     """What a file holds, without decoding it.
 
     Returns:
         width, height (pixels); bytes; bpp; model (id) and model_name (None if not shipped);
         format_version; tile (0: one tile); colour; metadata (kind -> bytes); `layers`: a list,
-        coarse first, of name, stride, step (quantiser step, None if off), offset, length (bytes),
-        present (False if cut away); `cut_points`: file sizes at which a cut is a whole file.
+        coarse first, of name, stride, what it holds, step (quantiser step, None if off), offset,
+        length (bytes), present (False if cut away); `cut_points`: file sizes at which a cut is a
+        whole file.
 
     Raises:
         FormatError, UnsupportedError: see `container.read`.
     """
-    return describe(container.read(data))
-
-
-def describe(file: File) -> dict:
-    """`info` of a parsed file."""
+    file = container.read(data)
     header = file.header
     ends = file.cut_points
+    layers: list[LayerInfo] = []
+    for k, (step, begin, end) in enumerate(zip(header.steps, [file.start, *ends], ends)):
+        known = LAYERS[k] if k < len(LAYERS) else None
+        layers.append(
+            {
+                "name": known.name if known else f"layer {k + 1}",
+                "stride": known.stride if known else None,
+                "holds": known.holds if known else "",
+                "step": None if step == rates.OFF else rates.step_size(step),
+                "offset": begin,
+                "length": end - begin,
+                "present": k < file.layers,
+            }
+        )
     return {
         "width": header.width,
         "height": header.height,
@@ -36,19 +77,30 @@ def describe(file: File) -> dict:
         "tile": header.tile,
         "colour": header.colour.name.lower(),
         "metadata": {kind.name.lower(): len(v) for kind, v in header.metadata.items()},
-        "layers": [
-            {
-                "name": LAYERS[k].name if k < len(LAYERS) else f"layer {k + 1}",
-                "stride": LAYERS[k].stride if k < len(LAYERS) else None,
-                "step": None if step == rates.OFF else rates.step_size(step),
-                "offset": begin,
-                "length": end - begin,
-                "present": k < file.layers,
-            }
-            for k, (step, begin, end) in enumerate(zip(header.steps, [file.start, *ends], ends))
-        ],
+        "layers": layers,
         "cut_points": ends,
     }
+
+
+def describe(found: Info) -> str:
+    """`info` for people."""
+    present = sum(layer["present"] for layer in found["layers"])
+    lines = [
+        f"{found['width']}x{found['height']}, {found['bytes']} bytes, {found['bpp']:.4f} bpp",
+        f"model {found['model']} ({found['model_name'] or 'not shipped'}), "
+        f"format {found['format_version']}",
+        *(f"{kind}: {size} bytes" for kind, size in found["metadata"].items()),
+        f"{present} of {len(found['layers'])} layers",
+        "layer  stride    step    bytes   cut at  holds",
+    ]
+    for layer, point in zip(found["layers"], found["cut_points"]):
+        step = "off" if layer["step"] is None else f"{layer['step']:.2f}"
+        gone = "" if layer["present"] else " (cut away)"
+        lines.append(
+            f"{layer['name']:>5} {layer['stride'] or '':>7} {step:>7} {layer['length']:>8} "
+            f"{point:>8}  {layer['holds']}{gone}"
+        )
+    return "\n".join(lines)
 
 
 def cut(data: bytes, layers: int | None = None, max_bytes: int | None = None) -> bytes:

@@ -60,6 +60,19 @@ class Config:
     def to_dict(self) -> dict:
         return asdict(self)
 
+    @staticmethod
+    def from_dict(sizes: dict) -> "Config":
+        """The inverse of `to_dict`; sizes left out take their default. Raises ValueError."""
+        try:
+            config = Config(**sizes | {"widths": tuple(sizes.get("widths", Config.widths))})
+            numbers = [*config.widths, config.expansion, config.blocks]
+            numbers += [config.synthesis_width, config.synthesis_blocks]
+            if len(config.widths) == len(STRIDES) and all(0 < int(n) == n < 4096 for n in numbers):
+                return config
+        except (AttributeError, TypeError, ValueError):
+            pass
+        raise ValueError(f"not the sizes of a network: {sizes}")
+
 
 class Prior(NamedTuple):
     """Prior of one pass of one layer; every field is B x C x H x W float32, packed.
@@ -67,7 +80,7 @@ class Prior(NamedTuple):
     Attributes:
         mean: predicted value, in coefficient units.
         log2_scale: log2 of the main logistic's scale, in coefficient units.
-        shape: 0 (one logistic) .. 1 (heaviest tail), see `mass` in `likelihood.py`.
+        shape: of the tail, 0 .. 1, see `wide_part` in `likelihood.py`.
     """
 
     mean: Tensor

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ID_DIGITS = 12
-DEFAULT_NAME = "photo"
+DEFAULT_NAME = "photo1"
 _INSTALLED = Path(__file__).parent / "models"
 _CHECKOUT = Path(__file__).parent.parent / "models"
 
@@ -27,8 +27,12 @@ def folder() -> Path:
 
 
 def shipped() -> dict[str, Path]:
-    """Shipped model files by id, oldest name first."""
-    return {p.stem.rsplit("-", 1)[1]: p for p in sorted(folder().glob("*-*.safetensors"))}
+    """Shipped model files by id, the default first. No two share a name."""
+    paths = sorted(
+        folder().glob("*-*.safetensors"),
+        key=lambda path: (not path.name.startswith(f"{DEFAULT_NAME}-"), path.name),
+    )
+    return {path.stem.rsplit("-", 1)[1]: path for path in paths}
 
 
 def name_of(model_id: str) -> str | None:
@@ -49,12 +53,15 @@ def locate(model: str | Path | None = None, model_id: str | None = None) -> Path
         return shipped()[model_id]
     if model is None:
         model = DEFAULT_NAME
-    for path in reversed(shipped().values()):
-        if path.stem.rsplit("-", 1)[0] == str(model):
+    for found, path in shipped().items():
+        if str(model) == name_of(found):
             return path
-    if not Path(model).is_file():
-        raise ModelError(f"no model {str(model)!r}: neither shipped nor a file")
-    return Path(model)
+    try:
+        if Path(model).is_file():
+            return Path(model)
+    except OSError:  # a name that no file can have
+        pass
+    raise ModelError(f"no model {str(model)!r}: neither shipped nor a file")
 
 
 def identify(content: bytes) -> str:

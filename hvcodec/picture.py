@@ -5,18 +5,35 @@ Out: H x W x 3 uint8 RGB, the colour kind to give back, and the metadata chunks 
 """
 
 import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from .container import DEFAULT_MAX_PIXELS, MAX_SIDE, Chunk, Colour
-from .errors import PictureError, UnsupportedError
+from .errors import PictureError, UnsupportedError, UsageError
 
+FORMATS = {
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".bmp": "BMP",
+}
+ORIENTATION = 0x0112
 XMP_PNG = "XML:com.adobe.xmp"
-XMP_TIFF_TAG = 700
+XMP_TIFF = 700
+# What a TIFF says of its origin; its other tags describe the file that it was in.
+ORIGIN_TIFF = (270, 271, 272, 305, 306, 315, 33432)
+EXIF_START = b"Exif\0\0"  # with it in some formats, without in others; here always with it
+EXIF_IFD, GPS_IFD = 0x8769, 0x8825
+# What Pillow raises for damaged files, by experience.
+PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error)
 
 
 @dataclass
@@ -34,27 +51,31 @@ class Picture:
     metadata: dict[Chunk, bytes]
 
 
-def open_picture(source: bytes | Path) -> Image.Image:
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Turn what Pillow raises for bad files into errors of ours."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # `_check` has a limit of its own
+    try:
+        yield
+    except UnidentifiedImageError:
+        raise PictureError("not a picture in a format that Pillow reads") from None
+    except PILLOW_ERRORS as error:
+        raise PictureError(f"the picture cannot be read: {error}") from None
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def open_picture(data: bytes) -> Image.Image:
     """Open a picture file, checking that it is one still picture of a size we take.
 
     Raises:
         PictureError: not a picture, or a damaged one.
-        UnsupportedError: animated, or too large.
+        UnsupportedError: animated, too deep, or too large.
     """
-    stream: Any = io.BytesIO(source) if isinstance(source, bytes) else source
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, DEFAULT_MAX_PIXELS
-    try:
-        image = Image.open(stream)
+    with _reading():
+        image = Image.open(io.BytesIO(data))
         _check(image)
         image.load()
-    except UnidentifiedImageError:
-        raise PictureError("not a picture in a format that Pillow reads") from None
-    except Image.DecompressionBombError:
-        raise UnsupportedError(f"the picture has more than {2 * DEFAULT_MAX_PIXELS} pixels") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise PictureError(f"the picture cannot be read: {error}") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
     return image
 
 
@@ -62,15 +83,24 @@ def _check(image: Image.Image) -> None:
     # Camera files (MPO) carry previews as further frames; their first one is the picture.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise UnsupportedError("animated and multi-page pictures are not handled; give one frame")
-    deep = image.mode.startswith(("I", "F")) or any(
-        "16" in str(tile[3]) for tile in getattr(image, "tile", [])
-    )
-    if deep:
+    if image.mode.startswith(("I", "F")) or _is_deep(image):
         raise UnsupportedError(
             "pictures of more than 8 bits a channel are not handled; convert to 8 bits first"
         )
     if not 1 <= image.width <= MAX_SIDE or not 1 <= image.height <= MAX_SIDE:
         raise UnsupportedError(f"sides must be 1 to {MAX_SIDE} pixels")
+    if image.width * image.height > DEFAULT_MAX_PIXELS:
+        raise UnsupportedError(f"more than {DEFAULT_MAX_PIXELS} pixels")
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a file that is still to be read has 16-bit colours, which Pillow would cut to 8."""
+    for tile in getattr(image, "tile", []):
+        mode = tile[3] if isinstance(tile[3], str) else (tile[3] or ("",))[0]
+        # "RGB;16B" and the like; "BGR;16" is 16 bits for all three.
+        if isinstance(mode, str) and ";16" in mode and not mode.startswith("BGR"):
+            return True
+    return False
 
 
 def from_image(image: Image.Image | np.ndarray, strip: bool = False) -> Picture:
@@ -81,30 +111,61 @@ def from_image(image: Image.Image | np.ndarray, strip: bool = False) -> Picture:
         strip: leave ICC, EXIF and XMP out (alpha stays).
 
     Raises:
-        UnsupportedError: more than 8 bits a channel, animated, or an array of another kind.
+        UsageError: neither an image nor an array.
+        PictureError: the image's file turns out to be damaged.
+        UnsupportedError: more than 8 bits a channel, animated, too large, or an array of another kind.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
             raise UnsupportedError(
                 f"arrays must be uint8, H x W x 3 or H x W, not {image.dtype} {image.shape}"
             )
+        if not image.size:
+            raise UnsupportedError("the picture is empty")
         image = Image.fromarray(image)
-    _check(image)
-    metadata = {} if strip else _metadata(image)
-    image = ImageOps.exif_transpose(image)
+    if not isinstance(image, Image.Image):
+        raise UsageError(f"a PIL image or a uint8 array is wanted, not {type(image).__name__}")
+    with _reading():
+        _check(image)
+        image.load()
+        return _take_apart(image, strip)
+
+
+def _take_apart(image: Image.Image, strip: bool) -> Picture:
+    upright, exif = _upright(image)
+    metadata = {} if strip else _metadata(image, upright, exif)
+    image = upright
+    if image.mode in ("La", "RGBa"):
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
     if image.mode == "CMYK":
         image = _from_cmyk(image)
         metadata.pop(Chunk.ICC, None)
+    elif image.mode in ("LAB", "YCbCr", "HSV"):
+        image = image.convert("RGB")
+        metadata.pop(Chunk.ICC, None)
     if "transparency" in image.info:
+        image = image.convert("LA" if image.mode in ("L", "1") else "RGBA")
+    if image.mode == "PA":
         image = image.convert("RGBA")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
-        straight = image.convert("RGBA")
+    if image.mode in ("RGBA", "LA"):
         buffer = io.BytesIO()
-        straight.getchannel("A").save(buffer, "PNG", optimize=True)
+        image.getchannel("A").save(buffer, "PNG", optimize=True)
         metadata[Chunk.ALPHA] = buffer.getvalue()
-        image = straight.convert("L") if image.mode in ("LA", "La") else straight.convert("RGB")
+        image = image.convert(image.mode.removesuffix("A"))
     colour = Colour.GREY if image.mode in ("L", "1") else Colour.RGB
     return Picture(np.asarray(image.convert("RGB")), colour, metadata)
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, bytes]:
+    """The picture turned as its EXIF says, and EXIF that no longer says so."""
+    raw = image.info.get("exif", b"")
+    try:
+        if image.getexif().get(ORIENTATION, 1) == 1:
+            return image, raw
+        turned = ImageOps.exif_transpose(image)
+        return turned, turned.getexif().tobytes()
+    except PILLOW_ERRORS:  # EXIF that Pillow cannot parse travels as it is
+        return image, raw
 
 
 def _from_cmyk(image: Image.Image) -> Image.Image:
@@ -125,22 +186,24 @@ def _from_cmyk(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _metadata(image: Image.Image) -> dict[Chunk, bytes]:
-    """ICC, EXIF (its orientation already applied) and XMP of a picture."""
-    found = {}
-    if profile := image.info.get("icc_profile"):
-        found[Chunk.ICC] = bytes(profile)
-    turned = ImageOps.exif_transpose(image)
-    exif = turned.getexif()
-    exif.pop(XMP_TIFF_TAG, None)
-    if image.format != "TIFF" and len(exif):
-        found[Chunk.EXIF] = exif.tobytes()
-    xmp = turned.info.get("xmp") or turned.info.get(XMP_PNG)
+def _metadata(image: Image.Image, upright: Image.Image, exif: bytes) -> dict[Chunk, bytes]:
+    """ICC, EXIF and XMP of a picture."""
+    xmp = upright.info.get("xmp") or upright.info.get(XMP_PNG)
     if image.format == "TIFF":
-        xmp = xmp or image.getexif().get(XMP_TIFF_TAG)
-    if xmp:
-        found[Chunk.XMP] = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
-    return found
+        tags = upright.getexif()
+        xmp = xmp or tags.get(XMP_TIFF)
+        origin = Image.Exif()
+        origin.update({tag: tags[tag] for tag in ORIGIN_TIFF if tag in tags})
+        for ifd in (EXIF_IFD, GPS_IFD):
+            if part := tags.get_ifd(ifd):
+                origin.get_ifd(ifd).update(part)
+        exif = origin.tobytes() if len(origin) or origin._ifds else b""
+    found = {
+        Chunk.ICC: image.info.get("icc_profile"),
+        Chunk.EXIF: EXIF_START + exif.removeprefix(EXIF_START) if exif else b"",
+        Chunk.XMP: xmp.encode() if isinstance(xmp, str) else xmp,
+    }
+    return {kind: bytes(content) for kind, content in found.items() if content}
 
 
 def to_image(picture: Picture) -> Image.Image:
@@ -153,9 +216,11 @@ def to_image(picture: Picture) -> Image.Image:
     if picture.colour == Colour.GREY:
         image = image.convert("L")
     if png := picture.metadata.get(Chunk.ALPHA):
-        alpha = open_picture(png)
-        if alpha.size != image.size or alpha.mode != "L":
-            raise PictureError("the alpha plane does not fit the picture")
+        with _reading():
+            alpha = Image.open(io.BytesIO(png), formats=["PNG"])
+            if alpha.size != image.size or alpha.mode != "L":
+                raise PictureError("the alpha plane does not fit the picture")
+            alpha.load()
         image.putalpha(alpha)
     names = {Chunk.ICC: "icc_profile", Chunk.EXIF: "exif", Chunk.XMP: "xmp"}
     image.info.update({names[k]: v for k, v in picture.metadata.items() if k in names})
@@ -165,23 +230,41 @@ def to_image(picture: Picture) -> Image.Image:
 def save(image: Image.Image, suffix: str) -> bytes:
     """A decoded picture with its metadata, as a file of the format that the suffix names.
 
+    BMP holds no metadata; everything else keeps ICC, EXIF and XMP.
+
     Raises:
-        UnsupportedError: an unknown suffix, or a format that cannot hold the picture.
+        UnsupportedError: another suffix, or a format that cannot hold the picture.
     """
-    kind = Image.registered_extensions().get(suffix.lower())
-    if kind is None or kind not in Image.SAVE:
-        raise UnsupportedError(f"cannot write pictures ending in {suffix!r}")
-    options = {k: v for k, v in image.info.items() if k in ("icc_profile", "exif", "xmp")}
-    if kind == "PNG" and "xmp" in options:
-        text = PngImagePlugin.PngInfo()
-        text.add_itxt(XMP_PNG, options.pop("xmp").decode("utf-8", "replace"))
-        options["pnginfo"] = text
-    if kind == "WEBP":
-        options["lossless"] = True
-    if kind == "JPEG":
-        options |= {"quality": 95, "subsampling": 0}
+    kind = FORMATS.get(suffix.lower())
+    if kind is None:
+        raise UnsupportedError(f"pictures are written as {', '.join(FORMATS)}, not {suffix!r}")
+    if kind in ("JPEG", "BMP") and "A" in image.mode:
+        raise UnsupportedError(f"{kind} cannot hold an alpha plane; use .png, .webp or .tiff")
+    buffer = io.BytesIO()
     try:
-        image.save(buffer := io.BytesIO(), kind, **options)
-    except (OSError, ValueError, KeyError) as error:
+        image.save(buffer, kind, **_options(image, kind))
+    except PILLOW_ERRORS as error:
         raise UnsupportedError(f"{kind} cannot hold this picture: {error}") from None
     return buffer.getvalue()
+
+
+def _options(image: Image.Image, kind: str) -> dict:
+    """Pillow's options for saving a picture as it is, with its metadata."""
+    options = {k: v for k, v in image.info.items() if k in ("icc_profile", "exif", "xmp")}
+    if kind == "WEBP":
+        return options | {"lossless": True, "exact": True}
+    if kind == "JPEG":
+        return options | {"quality": 95, "subsampling": 0}
+    if kind == "BMP":
+        return {}
+    xmp = options.pop("xmp", b"")
+    if kind == "PNG" and xmp:
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt(XMP_PNG, xmp.decode("utf-8", "replace"))
+    if kind == "TIFF":
+        tags = Image.Exif()
+        tags.load(options.pop("exif", b""))
+        if xmp:
+            tags[XMP_TIFF] = xmp
+        options["exif"] = tags
+    return options

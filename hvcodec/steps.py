@@ -22,7 +22,7 @@ OFF = 255
 MAX_INDEX = 254
 
 BETA_RANGE = (1 / 8, 8.0)
-LAMBDA_RANGE = (4e-5, 4.0)
+LAMBDA_RANGE = (4e-5, 4.0)  # of qualities 0 and 100
 
 # Named rate weights, coarse layer first.
 PRESETS: dict[str, tuple[float, ...]] = {

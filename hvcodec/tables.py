@@ -1,7 +1,7 @@
 """Scale and shape -> integer probabilities.
 
 Every symbol is coded under one of a few hundred tables, picked by two integers: the scale of its
-distribution in 1/8 octaves and its tail shape in eighths. The tables are made once, when a model is
+distribution in 1/8 octaves and its tail shape in sevenths. The tables are made once, when a model is
 exported, and ship with it as integers that sum to 2^24, so that no two machines can disagree.
 
 Scales above 2^3 use the table of that scale divided by a power of two, and code the low bits of the

@@ -22,7 +22,7 @@ from . import modelfile
 from . import steps as rates
 from .checkerboard import take
 from .data import Crops, pack
-from .errors import ModelError
+from .errors import ModelError, UsageError
 from .ladder import LAYERS
 from .likelihood import bits, wide_part
 from .model import Config, Model, Prior
@@ -59,6 +59,11 @@ class Recipe:
     rate: float = 1.5e-3
     average: float = 0.998
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number of pixels or a seed that cannot be."""
+        if not 1 <= self.pixels < math.inf or self.seed < 0:
+            raise ValueError("pixels must be a finite number above 1, and the seed not negative")
 
 
 def objective(model: Model, pixels: Tensor, steps: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
@@ -268,6 +273,8 @@ class Trainer:
         low, high = LOG_LAMBDA
         bucket = ((np.log(lam) - low) / (high - low) * (BUCKETS - 1)).round().astype(int)
         for b, value in zip(bucket.tolist(), j.log().tolist()):
+            if not math.isfinite(value):
+                continue
             seen = self.typical[b].item()
             self.typical[b] = value if seen == 0 else 0.98 * seen + 0.02 * value
         usual = self.typical[torch.from_numpy(bucket)].exp().to(j.device)
@@ -289,7 +296,15 @@ class Trainer:
         unfinished.rename(self.folder / "checkpoint.pt")
 
     def load(self) -> None:
+        """Go on from the folder's checkpoint; how many pixels to see may differ."""
         state = torch.load(self.folder / "checkpoint.pt", map_location=self.device, weights_only=True)
+        same = (
+            state["config"] == self.model.config.to_dict()
+            and state["recipe"]["seed"] == self.recipe.seed
+            and state["data_sha256"] == self.crops.sha256
+        )
+        if not same:
+            raise UsageError(f"{self.folder} holds a run of another network, seed or data")
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"]):
@@ -342,7 +357,8 @@ def train(
         init: model file to start from, of the same configuration.
 
     Raises:
-        PictureError: no pictures found.
+        HvcError: no pictures found.
+        UsageError: the folder holds a run of another network, seed or data.
         ModelError: `init` is not a model of this configuration.
     """
     keep_memory()

@@ -12,6 +12,7 @@ from conftest import PICTURES, psnr
 from PIL import Image
 
 import hvcodec
+from hvcodec import modelfile
 from hvcodec.cli import main
 
 
@@ -97,6 +98,49 @@ def test_two_results_of_one_name_are_refused(tmp_path, picture):
     (tmp_path / "photo.jpg").write_bytes(picture.read_bytes())
     assert one_error_line(run("encode", picture, tmp_path / "photo.jpg"))
     assert not (tmp_path / "photo.hvc").exists()
+
+
+def test_no_source_is_ever_overwritten(picture, hvc, tmp_path, photo):
+    original = picture.read_bytes()
+    assert run("decode", hvc, "-o", tmp_path).exit_code == 0
+    assert picture.read_bytes() == original
+    assert (tmp_path / "photo.decoded.png").exists()
+    for words in (("encode", picture, "-o", picture), ("encode", picture, hvc, "-o", tmp_path)):
+        assert one_error_line(run(*words))
+    assert picture.read_bytes() == original
+    assert one_error_line(run("encode", ""))
+
+
+def test_links_are_followed_and_pipes_written_to(picture, tmp_path, stream):
+    (tmp_path / "real.hvc").write_bytes(b"old")
+    (tmp_path / "link.hvc").symlink_to(tmp_path / "real.hvc")
+    assert run("encode", picture, "-o", tmp_path / "link.hvc").exit_code == 0
+    assert (tmp_path / "link.hvc").is_symlink()
+    assert (tmp_path / "real.hvc").read_bytes() == stream
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE)
+    assert run("encode", picture, "-o", pipe).exit_code == 0
+    assert reader.communicate(timeout=60)[0] == stream
+
+
+def test_a_name_that_ends_in_a_slash_is_a_folder(picture, tmp_path, stream):
+    assert run("encode", picture, "-o", f"{tmp_path}/new/").exit_code == 0
+    assert (tmp_path / "new" / "photo.hvc").read_bytes() == stream
+
+
+def test_absurd_arguments_are_one_line(picture, hvc):
+    for words in (
+        ("--lambda", "1e-320"),
+        ("--target-bpp", "1e306"),
+        ("--target-size", "-" + "9" * 400),
+        ("--target-psnr", "99"),
+        ("--quality", "nan"),
+        ("--model", "m" * 300),
+    ):
+        assert one_error_line(run("encode", picture, *words))
+    assert one_error_line(run("encode", "x" * 300))
+    assert one_error_line(run("decode", hvc, "--layers", "0"))
 
 
 def test_pipes(photo, stream):
@@ -201,4 +245,4 @@ assert not {"torch", "numpy", "PIL"} & set(sys.modules), "too much imported"
 
 def test_models_lists_the_default_model(stream):
     assert hvcodec.info(stream)["model"] in run("models").stdout
-    assert hvcodec.info(stream)["model_name"] == "photo"
+    assert hvcodec.info(stream)["model_name"] == modelfile.DEFAULT_NAME

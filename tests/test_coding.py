@@ -1,12 +1,13 @@
 """Tables and the ANS stack: what is pushed comes back, at the cost that the tables say."""
 
+import constriction
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hvcodec import FormatError, tables
+from hvcodec import FormatError, ModelError, tables
 from hvcodec.ans import Stack, Tables
 
 TAIL = torch.tensor([[1.0, -1.0], [2.5, -1.0]])
@@ -111,6 +112,26 @@ def test_any_symbol_under_any_table(coder_tables, entries):
     stack = Stack()
     stack.push(symbols, index, coder_tables)
     assert (Stack(stack.content()).pop(index, coder_tables) == symbols).all()
+
+
+def test_the_coder_uses_exactly_the_counts(coder_tables):
+    """What a stranger finds by cumulating the integers: quantile at a boundary -> next entry."""
+    for number in (0, 100, 300, len(coder_tables.counts) - 1):
+        edges = np.concatenate([[0], np.cumsum(coder_tables.counts[number])])
+        entry = len(edges) // 2
+        for quantile, expected in ((edges[entry] - 1, entry - 1), (edges[entry], entry)):
+            # A state whose low 24 bits are the quantile pops the entry that owns it.
+            state = (1 << 40) + int(quantile)
+            words = np.array([state & 0xFFFFFFFF, state >> 32], np.uint32)
+            coder = constriction.stream.stack.AnsCoder(words)
+            assert coder.decode(coder_tables.model(number), 1)[0] == expected
+
+
+def test_damaged_tables_are_refused():
+    counts, reaches = tables.make(TAIL)
+    for damaged in ((counts[:-1], reaches), (counts, reaches[:-1]), (counts * 2, reaches)):
+        with pytest.raises(ModelError):
+            Tables(*damaged)
 
 
 def test_words_that_no_stack_has():

@@ -121,6 +121,7 @@ def test_metadata_travels(photo, suffix):
     assert back.info["xmp"] == xmp
     again = Image.open(io.BytesIO(picture.save(back, suffix)))
     again.load()
+    assert hvcodec.decode(hvcodec.encode(again)).info["xmp"] == xmp
     assert again.info["icc_profile"] == profile
     assert again.getexif()[0x010F] == "a camera"
     stripped = through(image, strip=True)
@@ -156,6 +157,75 @@ def test_sixteen_bit_colour_png_is_refused():
     png = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
     with pytest.raises(hvcodec.UnsupportedError, match="8 bits"):
         picture.open_picture(png)
+
+
+@pytest.mark.parametrize("width", [720, 16, 160])
+def test_bmp_of_any_width_is_eight_bits(width):
+    buffer = io.BytesIO()
+    Image.fromarray(gradient(width, 8)).save(buffer, "BMP")
+    assert picture.from_image(picture.open_picture(buffer.getvalue())).rgb.shape == (8, width, 3)
+
+
+def test_exif_that_cannot_be_parsed_travels(photo):
+    buffer = io.BytesIO()
+    photo.save(buffer, "PNG", exif=b"Exif\0\0MM\0junk")
+    back = through(picture.open_picture(buffer.getvalue()))
+    assert back.info["exif"] == b"Exif\0\0MM\0junk"
+
+
+def test_the_exif_thumbnail_survives_where_nothing_is_turned(photo):
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    raw = exif.tobytes() + b"what a thumbnail would be"
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", exif=raw)
+    assert through(picture.open_picture(buffer.getvalue())).info["exif"] == raw
+
+
+def test_transparent_grey_png(photo):
+    grey = photo.convert("L")
+    grey.info["transparency"] = 10
+    back = through(grey)
+    assert back.mode == "LA"
+
+
+def test_no_more_pixels_than_can_be_decoded(monkeypatch):
+    monkeypatch.setattr(picture, "DEFAULT_MAX_PIXELS", 100)
+    with pytest.raises(hvcodec.UnsupportedError, match="100 pixels"):
+        hvcodec.encode(np.zeros((8, 13, 3), np.uint8))
+
+
+def test_an_alpha_plane_that_is_no_png(photo):
+    from hvcodec import container
+
+    buffer = io.BytesIO()
+    photo.convert("L").save(buffer, "JPEG")
+    file = container.read(hvcodec.encode(photo))
+    file.header.metadata[container.Chunk.ALPHA] = buffer.getvalue()
+    segments = [file.segment(k, 0) for k in range(file.layers)]
+    with pytest.raises(hvcodec.PictureError):
+        hvcodec.decode(container.write(file.header, segments))
+
+
+@pytest.mark.parametrize("wrong", ["photo.png", None, 3, b"bytes"])
+def test_what_is_neither_image_nor_array(wrong):
+    with pytest.raises(hvcodec.UsageError, match="wanted"):
+        hvcodec.encode(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["photo.hvc", None, 3])
+def test_what_is_not_bytes(wrong, stream):
+    for function in (hvcodec.decode, hvcodec.info):
+        with pytest.raises(hvcodec.UsageError, match="bytes"):
+            function(wrong)
+    assert hvcodec.info(memoryview(stream)) == hvcodec.info(stream)
+
+
+def test_an_image_whose_file_is_truncated(photo):
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG")
+    with pytest.raises(hvcodec.PictureError):
+        hvcodec.encode(Image.open(io.BytesIO(buffer.getvalue()[:5000])))
 
 
 def test_animations_are_refused(photo):

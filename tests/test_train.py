@@ -30,6 +30,7 @@ def test_train_resume_export_encode_decode(tmp_path, photo):
     pictures.mkdir()
     photo.save(pictures / "photo.png")
     Image.fromarray(gradient(90, 300)).save(pictures / "small.png")
+    (pictures / "broken.png").write_bytes((pictures / "photo.png").read_bytes()[:3000])
 
     hvc("train", pictures, "--run", folder, "--pixels", "3e7", "--config", TINY)
     entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -39,6 +40,11 @@ def test_train_resume_export_encode_decode(tmp_path, photo):
     hvc("train", pictures, "--run", folder, "--pixels", "4.5e7", "--config", TINY)
     entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert entries[-1]["pixels"] >= 4e7 > seen
+
+    for words in (("--seed", "2"), ("--config", "{}")):
+        with pytest.raises(subprocess.CalledProcessError) as failed:
+            hvc("train", pictures, "--run", folder, "--pixels", "5e7", "--config", TINY, *words)
+        assert "another network, seed or data" in failed.value.stderr
 
     model_id = hvc("export", folder, model).strip()
     card = modelfile.card(model)
@@ -70,6 +76,31 @@ def test_train_resume_export_encode_decode(tmp_path, photo):
     )
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("--pixels", "nan"), ("--pixels", "inf"), ("--config", "[]"), ("--config", '{"blocks": "a"}')],
+)
+def test_wrong_training_arguments(tmp_path, photo, words):
+    from click.testing import CliRunner
+
+    from hvcodec.cli import main
+
+    photo.save(tmp_path / "photo.png")
+    run = str(tmp_path / "run")
+    result = CliRunner().invoke(main, ["train", str(tmp_path), "--run", run, *words])
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_file_that_is_no_checkpoint(tmp_path):
+    from hvcodec.export import export
+
+    for content in (b"", b"junk" * 9):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(hvcodec.ModelError, match="not a training checkpoint"):
+            export(tmp_path / "checkpoint.pt", tmp_path / "model.safetensors")
+
+
 def test_no_pictures_to_train_on(tmp_path):
     from click.testing import CliRunner
 
@@ -77,4 +108,4 @@ def test_no_pictures_to_train_on(tmp_path):
 
     result = CliRunner().invoke(main, ["train", str(tmp_path), "--run", str(tmp_path / "run")])
     assert result.exit_code == 1
-    assert "no pictures" in result.stderr
+    assert "no files found" in result.stderr
