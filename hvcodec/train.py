@@ -9,6 +9,7 @@ import ctypes
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class Recipe:
     """
 
     pixels: float = 4e9
-    batch_pixels: int = 32 * 128 * 128
+    batch_pixels: int = 16 * 128 * 128
     crop: tuple[tuple[float, int], ...] = ((0.0, 128), (0.7, 256))
     warmup: int = 100
     decay: float = 0.4
@@ -192,9 +193,7 @@ class Trainer:
         self.dtype = fast_dtype()
         torch.manual_seed(recipe.seed)
         self.model = Model(config).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = AveragedModel(
-            self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=False
-        )
+        self.average = AveragedModel(self.model, multi_avg_fn=self.average_weights)
         self.optimisers = optimisers(self.model, recipe, self.dtype)
         self.full_rates = [[g["lr"] for g in o.param_groups] for o in self.optimisers]
         self.step, self.pixels, self.seconds = 0, 0.0, 0.0
@@ -215,6 +214,13 @@ class Trainer:
             pixels = torch.from_numpy(self.crops.batch(0, 128, 128)).permute(0, 3, 1, 2).float() - 128
             self.model.calibrate(pixels.to(self.device))
         self.average.module.load_state_dict(self.model.state_dict())
+
+    def average_weights(
+        self, averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int
+    ) -> None:
+        """Exponential moving average that forgets the first steps of a run quickly."""
+        decay = min(self.recipe.average, (1 + int(count)) / (10 + int(count)))
+        get_ema_multi_avg_fn(decay)(list(averaged), list(current), count)
 
     @property
     def progress(self) -> float:
