@@ -43,7 +43,8 @@ def _load(data: bytes) -> np.ndarray:
 
 def _openjpeg(pixels: np.ndarray, bpp: float) -> bytes:
     ratio = 24 / bpp
-    return _save(pixels, "JPEG2000", irreversible=True, quality_mode="rates", quality_layers=[ratio])
+    options = {"irreversible": True, "mct": 1, "quality_mode": "rates", "quality_layers": [ratio]}
+    return _save(pixels, "JPEG2000", **options)
 
 
 def _version(codec: str) -> str:
