@@ -31,6 +31,7 @@ from .muon import Muon
 from .quantise import quantise
 
 BUCKETS = 24  # of lambda, for normalising the objective
+CLIP = 10.0  # of the gradient's norm: only for accidents, since clipping at 1 starves the high rates
 LOG_LAMBDA = (math.log(rates.LAMBDA_RANGE[0]), math.log(rates.LAMBDA_RANGE[1]))
 LOG_BETA = (math.log(rates.BETA_RANGE[0]), math.log(rates.BETA_RANGE[1]))
 
@@ -130,7 +131,7 @@ def draw(rng: np.random.Generator, count: int) -> Draw:
     layers; one in eight cut after a layer (and of these one in three made without the rest)."""
     core = rng.uniform(math.log(2e-4), math.log(0.15), count)
     wide = rng.uniform(*LOG_LAMBDA, count)
-    lam = np.exp(np.where(rng.random(count) < 0.65, core, wide))
+    lam = np.exp(np.where(rng.random(count) < 0.5, core, wide))
     beta = np.exp(rng.uniform(*LOG_BETA, (count, len(LAYERS))))
     beta[rng.random(count) > 0.25] = 1
     indices = [rates.step_indices(a, b) for a, b in zip(lam.tolist(), beta.tolist())]
@@ -255,7 +256,7 @@ class Trainer:
         j = (beta * rate).sum(1) + lam * mse
         loss = (j / self.norm(drawn.lam, j.detach())).mean()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
         if torch.isfinite(norm):
             for optimiser in self.optimisers:
                 optimiser.step()
@@ -318,7 +319,7 @@ class Trainer:
         self.step, self.pixels, self.seconds = (
             state["counters"][k] for k in ("step", "pixels", "seconds")
         )
-        self.typical = state["typical"]
+        self.typical = state["typical"].cpu()
 
     def run(self, log_every: int = 20, save_every: float = 180.0) -> None:
         """Train to the end of the recipe, logging to log.jsonl and checkpointing."""
