@@ -38,6 +38,12 @@ KNOTS = 7
 KNOT_RANGE = (0.0, 12.0)
 FEATURES = KNOTS + 1
 
+# The first layers are conditioned as if no step were finer than 2^5. Priors are in coefficient units,
+# so there is little to know of finer steps; what the first model believed it knew of them made its
+# means wrong and cost 5 % of the rate (docs/training-log.md).
+COARSE_LAYERS = 4
+FINEST_COARSE = 5 * STEPS_PER_OCTAVE + STEPS_PER_OCTAVE  # the step index of 2^5
+
 
 @dataclass(frozen=True)
 class Config:
@@ -212,13 +218,15 @@ class Model(nn.Module):
             Values per layer (coarse first, coefficient units) and the trunk at stride 8.
         """
         batch = steps.shape[0]
-        coded, cut = self.condition(steps), self.condition(present)
+        fine = self.condition(steps), self.condition(present)
+        coarse = tuple(self.condition(s.clamp(min=FINEST_COARSE)) for s in (steps, present))
         h = self.start[:, None, None].expand(batch, -1, height // 64, width // 64)
         h = h.contiguous(memory_format=torch.channels_last)
         values = []
         for index, la in enumerate(LAYERS):
             if index and la.stride < LAYERS[index - 1].stride:
                 h = F.pixel_shuffle(self.up[STRIDES.index(la.stride) - 1](h), 2)
+            coded, cut = coarse if index < COARSE_LAYERS else fine
             condition = torch.where((present[:, index] == OFF)[:, None], cut, coded)
             spread = self.spread(index)
             delta = self.delta(steps, index)
