@@ -73,8 +73,8 @@ def objective(model: Model, pixels: Tensor, steps: Tensor, present: Tensor) -> t
 
     R_l = E[-log2 P(z_l | z_>l)], in bits per pixel, is the KL of layer l between its posterior of
     unit width and its prior (Xiao & Bamler 2023, eq. 4, for quantised latents). Symbols are the
-    quantised ones that will be coded; gradients reach the prior as they are, and the mean and the
-    transform straight through the quantiser.
+    quantised ones that will be coded, and so is the rate; its gradients reach scale and shape from
+    these, but mean and transform from symbols with uniform noise, whose rate is smooth in them.
 
     Args:
         pixels: RGB minus 128, B x 3 x H x W.
@@ -99,7 +99,10 @@ def objective(model: Model, pixels: Tensor, steps: Tensor, present: Tensor) -> t
         target = (y - prior.mean) / delta
         with torch.no_grad():
             symbol = on * quantise(target, scale, ratio, weight)
-        cost = on * bits(symbol + (target - target.detach()), scale, ratio, weight)
+        hard = bits(symbol, scale, ratio, weight)
+        noisy = target + torch.rand_like(target) - 0.5
+        smooth = bits(noisy, scale.detach(), ratio.detach(), weight.detach())
+        cost = on * (hard + smooth - smooth.detach())
         totals[index] = totals[index] + cost.sum((1, 2, 3)) / area
         # For the mean the symbol is a constant, for the transform quantisation is the identity.
         return on * (symbol * delta + (y - y.detach()))
