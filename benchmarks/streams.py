@@ -78,6 +78,7 @@ def main() -> None:
                     "picture": path.name,
                     "quality": quality,
                     "bytes": points,
+                    "bpp": [8 * n / (image.width * image.height) for n in points],
                     "psnr": cuts,
                     "coded_over_ideal": coded / ideal,
                 }
@@ -87,6 +88,13 @@ def main() -> None:
         "files": len(rows),
         "cuts_decoded": sum(len(row["psnr"]) for row in rows),
         "coded_over_ideal": {"mean": float(np.mean(ratios)), "max": max(ratios), "min": min(ratios)},
+        "mean_cuts": {
+            q: {
+                key: np.mean([r[key] for r in rows if r["quality"] == q], axis=0).round(3).tolist()
+                for key in ("bpp", "psnr")
+            }
+            for q in QUALITIES
+        },
         "rows": rows,
     }
     arguments.out.write_text(json.dumps(result, indent=1))
