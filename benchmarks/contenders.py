@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -51,13 +50,21 @@ def _version(codec: str) -> str:
     return getattr(imagecodecs, f"{codec}_version")()
 
 
-def ours(model: str | Path | None = None) -> Codec:
-    """hvcodec at its default effort."""
+QUALITIES = (15, 22, 29, 36, 43, 50, 57, 64, 71, 78, 85)
+
+
+def ours(
+    model: str | None = None,
+    effort: int = 0,
+    tune: str = "psnr",
+    qualities: tuple[float, ...] = (),
+) -> Codec:
+    """hvcodec, by default without effort."""
     return Codec(
         "hvcodec",
-        f"model {model or 'photo'}, one network for all rates",
-        (15, 22, 29, 36, 43, 50, 57, 64, 71, 78, 85),
-        lambda pixels, q: hvcodec.encode(pixels, q, model=model),
+        f"model {model or 'photo'}, one network for all rates, effort {effort}, tuned for {tune}",
+        qualities or QUALITIES,
+        lambda pixels, q: hvcodec.encode(pixels, q, model=model, effort=effort, tune=tune),
         lambda data: np.asarray(hvcodec.decode(data, model=model)),
     )
 

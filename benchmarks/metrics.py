@@ -5,7 +5,8 @@ import math
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-BANDS = ((28, 31), (31, 34), (34, 38))  # dB
+BANDS = ((28, 31), (31, 34), (34, 38), (38, 44))  # dB
+RATES = (0.15, 2.0)  # bits per pixel of the anchor between which the BD-rate is quoted
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -21,6 +22,19 @@ def ms_ssim(a: np.ndarray, b: np.ndarray) -> float:
 
     x, y = (torch.from_numpy(c.astype(np.float32)).permute(2, 0, 1)[None] for c in (a, b))
     return float(ms_ssim(x, y, data_range=255))
+
+
+def in_decibels(similarities: list[float]) -> list[float]:
+    """MS-SSIM 0..1 on a logarithmic scale, -10 log10(1 - s), as it is usually plotted."""
+    return [-10 * math.log10(max(1 - s, 1e-6)) for s in similarities]
+
+
+def band_of_rates(curve: tuple[list[float], list[float]]) -> tuple[float, float]:
+    """Qualities of a curve at the ends of `RATES`, or at its own ends where it is shorter."""
+    rates, qualities = (np.array(v)[np.argsort(curve[0])] for v in curve)
+    at = PchipInterpolator(np.log(rates), qualities)
+    low, high = (float(at(np.log(np.clip(r, rates[0], rates[-1])))) for r in RATES)
+    return low, high
 
 
 def bd_rate(

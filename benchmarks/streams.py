@@ -21,8 +21,7 @@ import hvcodec
 from hvcodec import container, engine, modelfile, picture
 from hvcodec.codec import Encoder
 from hvcodec.ladder import LAYERS
-from hvcodec.likelihood import bits, wide_part
-from hvcodec.model import Prior
+from hvcodec.likelihood import Prior, bits, wide_part
 from hvcodec.steps import betas, lambda_of_quality, step_indices
 
 QUALITIES = (20, 50, 80)
@@ -30,7 +29,7 @@ QUALITIES = (20, 50, 80)
 
 def ideal_bits(network: engine.Engine, latents: list[torch.Tensor], steps: list[int]) -> float:
     """-log2 of the network's probability of the symbols that the encoder chose, skipped ones too."""
-    layers, _ = network.encode(latents, steps)
+    layers, _ = network.encode(latents, steps, betas(None))
     model, indices = network.model, torch.tensor([steps])
     total = 0.0
 
@@ -60,11 +59,11 @@ def main() -> None:
     rows = []
     for path in tqdm(sorted(arguments.pictures.glob("*.png"))):
         image = Image.open(path).convert("RGB")
-        encoder = Encoder(network, picture.from_image(image))
-        latents = network.analyse(encoder.source.rgb)
+        encoder = Encoder(network, picture.from_image(image), betas(None))
         for quality in QUALITIES:
             steps = step_indices(lambda_of_quality(quality), betas(None))
-            data = encoder.encode(steps)
+            latents = network.analyse(encoder.source.rgb, steps)
+            data = encoder.encode(lambda_of_quality(quality))
             points = hvcodec.info(data)["cut_points"]
             cuts = [
                 psnr(np.asarray(image), np.asarray(hvcodec.decode(data[:n], model=arguments.model)))

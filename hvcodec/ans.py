@@ -12,7 +12,7 @@ import constriction
 import numpy as np
 
 from .errors import FormatError, ModelError
-from .tables import SCALES, SHAPES, SILENT, TOTAL, Index
+from .tables import SILENT, TABLES, TOTAL, Index
 
 Categorical = constriction.stream.model.Categorical
 Uniform = constriction.stream.model.Uniform
@@ -26,13 +26,14 @@ class Tables:
 
     Attributes:
         silent: bool per table: its symbols are zero without being coded.
+        zero: float32 per table, the probability of zero.
     """
 
     def __init__(self, counts: np.ndarray, reaches: np.ndarray) -> None:
         """Raises ModelError if the arrays are not tables."""
         self.reaches = reaches.astype(np.int32)
         ends = np.cumsum(2 * self.reaches + 2)
-        whole = len(reaches) == SCALES * SHAPES and reaches.min() > 0 and ends[-1] == len(counts)
+        whole = len(reaches) == TABLES and reaches.min() > 0 and ends[-1] == len(counts)
         if not whole or counts.min() < 1:
             raise ModelError("the model's probability tables are damaged")
         self.counts = np.split(counts, ends[:-1])
@@ -40,6 +41,7 @@ class Tables:
             raise ModelError("the model's probability tables are damaged")
         zeros = counts[ends - self.reaches - 2]
         self.silent = zeros > SILENT * TOTAL
+        self.zero = (zeros / TOTAL).astype(np.float32)
         self._models: dict[int, Any] = {}
 
     def model(self, table: int) -> Any:

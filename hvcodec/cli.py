@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -99,24 +100,43 @@ def _rate_weights(text: str | None) -> str | dict[str, float] | None:
     metavar="NAME|LAYER=BETA,...",
     help=f"Price of a bit per layer (0.125..8, or inf), or a preset: {', '.join(steps.PRESETS)}.",
 )
+@click.option("--effort", type=int, default=0, help="0..9: search for a better file, the longer.")
+@click.option("--tune", help="psnr (default), or ms-ssim: for eyes rather than for squared errors.")
 @click.option("--strip", is_flag=True, help="Leave out ICC, EXIF and XMP.")
 @MODEL
 def encode(inputs: tuple[str, ...], output: str | None, **options: object) -> None:
     """Encode pictures, or all pictures of folders, as .hvc files; - is a pipe."""
     weights = _rate_weights(options.pop("rate_weights"))  # type: ignore[arg-type]
     steps.betas(weights)
+    options = {name: value for name, value in options.items() if value is not None}
 
     def work(job: Job) -> str:
         content = files.read(job.source)
         from . import codec, picture  # seconds, and of no use if there is nothing to read
 
         image = picture.open_picture(content)
-        data = codec.encode(image, rate_weights=weights, **options)  # type: ignore[arg-type]
+        with _search_bar(options) as progress:
+            data = codec.encode(image, rate_weights=weights, progress=progress, **options)  # type: ignore[arg-type]
         files.write(job.target, data)
         bpp = 8 * len(data) / (image.width * image.height)
         return f"{files.label(job.target)}: {len(data)} bytes, {bpp:.3f} bpp"
 
     _for_each(files.plan(inputs, output, files.PICTURES, ".hvc"), work)
+
+
+@contextmanager
+def _search_bar(options: dict[str, object]) -> Iterator[Callable[[float], None]]:
+    """A progress bar for the search of one file, on a terminal and if there is a search."""
+    from tqdm import tqdm
+
+    hidden = True if not options["effort"] else None
+    form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    with tqdm(total=1.0, desc="search", bar_format=form, leave=False, disable=hidden) as bar:
+
+        def show(share: float) -> None:
+            bar.update(share - bar.n)
+
+        yield show
 
 
 @main.command()
@@ -227,8 +247,11 @@ def models() -> None:
 @click.option("--pixels", type=float, default=4e9, show_default=True, help="Pixels to see in all.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option("--config", default="{}", help="JSON of sizes that differ from the default network.")
+@click.option("--recipe", default="{}", help="JSON of what differs from the default recipe.")
 @click.option("--init", type=click.Path(exists=True, path_type=Path), help="Model file to start from.")
-def train(pictures: Path, run: Path, pixels: float, seed: int, config: str, init: Path | None) -> None:
+def train(
+    pictures: Path, run: Path, pixels: float, seed: int, config: str, recipe: str, init: Path | None
+) -> None:
     """Train a model on a folder of pictures (resumes by itself); `export` makes it a model file."""
     # Threads that wait a little before they sleep: with PyTorch's small operations that is worth a
     # third of the speed, and costs other programs little. Must be set before PyTorch is imported.
@@ -238,10 +261,10 @@ def train(pictures: Path, run: Path, pixels: float, seed: int, config: str, init
 
     try:
         sizes = Config.from_dict(json.loads(config))
-        recipe = training.Recipe(pixels=pixels, seed=seed)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    click.echo(training.train(pictures, run, recipe, sizes, init))
+        plan = training.Recipe(**{"pixels": pixels, "seed": seed} | json.loads(recipe))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"wrong config or recipe: {error}") from None
+    click.echo(training.train(pictures, run, plan, sizes, init))
 
 
 @main.command()

@@ -1,26 +1,36 @@
 """Encode and decode: picture -> latents -> symbols -> stack -> file, and back."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
-from . import container, engine, modelfile, picture, ratecontrol
+from . import container, engine, modelfile, picture, ratecontrol, tuning
+from . import effort as searching
 from . import steps as rates
 from .ans import Stack
 from .container import File, Header
-from .engine import Engine
+from .engine import Engine, pad
 from .errors import FormatError, ModelError, UsageError
-from .ladder import LAYERS
+from .ladder import LAYERS, LAYERS_PER_LEVEL, MAX_LEVELS, RATIO
 from .picture import Picture
+from .ratecontrol import Setting
+
+Progress = Callable[[float], None]
 
 DEFAULT_QUALITY = 50.0
 # Near enough to a target, and growth per unit of quality on photographs.
-SIZE_SLACK, SIZE_SLOPE = 0.01, 0.07  # log of bytes
-PSNR_SLACK, PSNR_SLOPE = 0.05, 0.3  # dB
+SIZE_SLACK, SIZE_SLOPE = 0.015, 0.07  # log of bytes
+PSNR_SLACK, PSNR_SLOPE = 0.08, 0.3  # dB
 SMALLEST_GOAL, LARGEST_GOAL = 1e-6, 1e12  # of any lambda or target that can be meant
+
+# Runs of the network and its gradient at each effort.
+EFFORTS = (0, 3, 6, 10, 16, 25, 40, 60, 90, 140)
+EFFORT_ROUNDS = 3  # searches at most, to meet a target with effort
 
 
 def _tiles(header: Header) -> Iterator[tuple[slice, slice]]:
@@ -34,44 +44,216 @@ def _tiles(header: Header) -> Iterator[tuple[slice, slice]]:
             )
 
 
-class Encoder:
-    """A picture to be coded at any steps, tile by tile."""
+def _psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """PSNR in dB of two uint8 arrays; infinite if they are equal."""
+    mse = np.square(a.astype(np.float32) - b).mean()
+    return 10 * math.log10(255**2 / mse) if mse else math.inf
 
-    def __init__(self, network: Engine, source: Picture) -> None:
-        self.network, self.source = network, source
-        height, width = source.rgb.shape[:2]
+
+def _round(number: int) -> tuple[float, float]:
+    """Which part of the work one of several searches is, if all are needed."""
+    return number / EFFORT_ROUNDS, (number + 1) / EFFORT_ROUNDS
+
+
+@dataclass
+class Encoder:
+    """A picture to be coded at any lambda, tile by tile.
+
+    Attributes:
+        network: the model.
+        source: the picture.
+        weights: rate weight per layer.
+        tune: what squared errors are worth where, see `tuning.py`.
+        effort: 0..9.
+        progress: called with the share of the work done, 0..1, during a search.
+    """
+
+    network: Engine
+    source: Picture
+    weights: list[float]
+    tune: str = "psnr"
+    effort: int = 0
+    progress: Progress = field(default=lambda share: None)
+
+    def __post_init__(self) -> None:
+        height, width = self.source.rgb.shape[:2]
         self.header = Header(
             width,
             height,
-            network.id,
+            self.network.id,
             [],
             container.tile_size(width, height),
-            colour=source.colour,
-            metadata=source.metadata,
+            colour=self.source.colour,
+            metadata=self.source.metadata,
         )
+        tiles = [tuning.log_importance(pad(self.source.rgb[t]), self.tune) for t in _tiles(self.header)]
+        mean = sum(float(t.sum()) for t in tiles) / sum(t.numel() for t in tiles)
+        self.importances = [tuning.importance(logs, mean) for logs in tiles]
 
-    def encode(self, steps: list[int], decoded: np.ndarray | None = None) -> bytes:
-        """The file at these steps; the picture it decodes to is left in `decoded`, if given."""
+    def encode(self, lam: float, thrift: float = 1.0, decoded: np.ndarray | None = None) -> bytes:
+        """The file at this lambda without effort; what it decodes to is left in `decoded`, if given.
+
+        Args:
+            thrift: see `tuning.worth`.
+        """
+        steps = rates.step_indices(lam, self.weights)
         columns = []
-        for tile in _tiles(self.header):
-            latents = self.network.analyse(self.source.rgb[tile])
-            layers, found = self.network.encode(latents, steps)
-            columns.append(_push(layers, self.network))
+        for tile, importance in zip(_tiles(self.header), self.importances):
+            rgb = self.source.rgb[tile]
+            worth = tuning.worth(importance, thrift)
+            latents = self.network.analyse(rgb, steps)
+            layers, found = self.network.encode(latents, steps, self.weights, worth)
+            columns.append(push(layers, self.network))
             if decoded is not None:
-                height, width = decoded[tile].shape[:2]
-                decoded[tile] = self.network.synthesise(found, steps, height, width)
+                decoded[tile] = self.network.synthesise(found, *rgb.shape[:2])
         self.header.steps = steps
         return container.write(self.header, [s for layer in zip(*columns) for s in layer])
 
-    def psnr(self, steps: list[int]) -> float:
-        """PSNR in dB of the picture at these steps; infinite if it is exact."""
-        decoded = np.empty_like(self.source.rgb)
-        self.encode(steps, decoded)
-        mse = np.square(decoded.astype(np.float32) - self.source.rgb).mean()
-        return 10 * math.log10(255**2 / mse) if mse else math.inf
+    def encode_with_effort(
+        self, lam: float, thrift: float = 1.0, part: tuple[float, float] = (0.0, 1.0)
+    ) -> bytes:
+        """The file at this lambda, its symbols searched for; of the same objective or better.
+
+        Args:
+            part: of all the work that this is, from and to which share.
+        """
+        if not self.effort:
+            return self.encode(lam, thrift)
+        steps = rates.step_indices(lam, self.weights)
+        columns = []
+        tiles = list(zip(_tiles(self.header), self.importances))
+        for number, (tile, importance) in enumerate(tiles):
+
+            def advance(share: float, number: int = number) -> None:
+                whole = (number + share) / len(tiles)
+                self.progress(part[0] + (part[1] - part[0]) * whole)
+
+            found = self._search(self.source.rgb[tile], importance, steps, lam, thrift, advance)
+            columns.append(found)
+        self.header.steps = steps
+        return container.write(self.header, [s for layer in zip(*columns) for s in layer])
+
+    def _search(
+        self,
+        rgb: np.ndarray,
+        importance: Tensor,
+        steps: list[int],
+        lam: float,
+        thrift: float,
+        progress: Progress,
+    ) -> list[bytes]:
+        """The segments of one tile: after a search, or plain ones if these have the smaller J."""
+        worth = tuning.worth(importance, thrift)
+        plain = self.network.analyse(rgb, steps)
+        pixels = pad(rgb)
+        runs = len(searching.windows(*pixels.shape[2:])) * EFFORTS[self.effort]
+        done = 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            progress(done / runs)
+
+        goal = searching.Goal(
+            self.network.model,
+            steps,
+            self.weights,
+            lam,
+            thrift,
+            EFFORTS[self.effort],
+            advance,
+        )
+        best, least = [], math.inf
+        for latents, goals in (searching.search(goal, pixels, importance, plain), (plain, None)):
+            layers, found = self.network.encode(latents, steps, self.weights, worth, goals)
+            segments = push(layers, self.network)
+            picture_found = self.network.synthesise(found, *rgb.shape[:2])
+            error = np.square(picture_found.astype(np.float32) - rgb).sum(2)
+            importances = tuning.at_pixels(importance, *rgb.shape[:2])
+            # The coder's last words are in the first segment even if its layer is off.
+            paid = [beta if math.isfinite(beta) else 1.0 for beta in self.weights]
+            cost = 8 * sum(beta * len(words) for beta, words in zip(paid, segments))
+            cost += lam / thrift / 3 * float((error * importances).sum())
+            if cost < least:
+                best, least = segments, cost
+        return best
+
+    def within(self, size: int) -> bytes:
+        """The largest file of at most this many bytes.
+
+        Raises:
+            UsageError: there is none.
+        """
+
+        tried: dict[Setting, bytes] = {}
+
+        def measure(at: Setting) -> float:
+            tried[at] = self.encode(rates.lambda_of_quality(at.quality), 2**at.log2_thrift)
+            return math.log(len(tried[at]))
+
+        def search(goal: float) -> Setting | None:
+            return ratecontrol.search(measure, goal, SIZE_SLACK, SIZE_SLOPE, thrifty=True)
+
+        goal = log_size = math.log(max(size, 1))
+        plain = search(goal)
+        if plain is None:
+            least = min(map(len, tried.values()))
+            raise UsageError(f"the smallest file of this picture takes {least} bytes")
+        best = tried[plain]
+        at: Setting | None = plain
+        for number in range(EFFORT_ROUNDS if self.effort else 0):
+            if at is None:
+                break
+            data = self.encode_with_effort(
+                rates.lambda_of_quality(at.quality), 2**at.log2_thrift, _round(number)
+            )
+            over = math.log(len(data)) - log_size
+            if over <= 0:
+                best = data
+                self.progress(1.0)
+                break
+            # Effort changes sizes a little: aim so much lower.
+            goal -= over + SIZE_SLACK / 3
+            at = search(goal)
+        return best
+
+    def reaching(self, psnr: float) -> bytes:
+        """The file whose PSNR comes closest to this one from below, or that of quality 0.
+
+        Raises:
+            UsageError: quality 100 does not reach it.
+        """
+
+        tried: dict[float, bytes] = {}
+
+        def measure(at: Setting) -> float:
+            decoded = np.empty_like(self.source.rgb)
+            tried[at.quality] = self.encode(rates.lambda_of_quality(at.quality), decoded=decoded)
+            return _psnr(self.source.rgb, decoded)
+
+        def search(goal: float) -> float:
+            found = ratecontrol.search(measure, goal, PSNR_SLACK, PSNR_SLOPE, thrifty=False)
+            # Even the coarsest file is better than asked for: it is also the smallest.
+            return found.quality if found else 0.0
+
+        goal, quality = psnr, search(psnr)
+        if quality == 100 and (best := measure(Setting(100))) < psnr - PSNR_SLACK:
+            raise UsageError(f"quality 100 reaches {best:.2f} dB on this picture")
+        data = tried[quality]
+        for number in range(EFFORT_ROUNDS if self.effort else 0):
+            data = self.encode_with_effort(rates.lambda_of_quality(quality), part=_round(number))
+            file = container.read(data)
+            reached = _psnr(self.source.rgb, _decode(file, file.layers, self.network))
+            if reached <= psnr or not quality:
+                self.progress(1.0)
+                break
+            # Effort brings quality for the same bits: ask for so much less.
+            goal -= reached - psnr + PSNR_SLACK / 3
+            quality = search(goal)
+        return data
 
 
-def _push(layers: list[list[engine.Pass]], network: Engine) -> list[bytes]:
+def push(layers: list[list[engine.Pass]], network: Engine) -> list[bytes]:
     """One tile's symbols -> the words of its segments, coarse layer first."""
     stack = Stack()
     bottoms: list[int] = []  # words on the stack before each layer, coarse first
@@ -98,7 +280,10 @@ def encode(
     target_bpp: float | None = None,
     target_size: int | None = None,
     target_psnr: float | None = None,
+    effort: int = 0,
+    tune: str = "psnr",
     strip: bool = False,
+    progress: Progress | None = None,
 ) -> bytes:
     """Encode a picture as a `.hvc` file.
 
@@ -108,14 +293,18 @@ def encode(
         image: PIL image, or uint8 array H x W x 3 (RGB) or H x W (grey).
         quality: 0..100, default 50; any float.
         rate_weights: a preset's name, or a mapping from layer name to beta (0.125..8, or inf to
-            leave a layer out); the price of a bit in that layer, 1 by default.
+            leave a layer out), the price of a bit in that layer, 1 by default; see `steps.betas`.
         model: a shipped model's name or a model file; default: the shipped photo model.
         lam: lambda of the objective, in place of a quality: bits per pixel that one unit of squared
             error (8-bit units) is worth.
         target_bpp: bits per pixel of the whole file, not to be exceeded.
         target_size: bytes of the whole file, not to be exceeded.
         target_psnr: dB over R, G and B, approached from below where quality 0 is not above it.
+        effort: 0..9; above 0 the encoder searches for symbols of a smaller J, the longer the higher.
+        tune: "psnr", or "ms-ssim" for eyes: bits go where this measure, which counts errors for less
+            where a picture is busy, says that they are seen.
         strip: leave out ICC, EXIF and XMP.
+        progress: called now and then during a search, with the share of it that is done, 0..1.
 
     Returns:
         The file's bytes.
@@ -138,40 +327,27 @@ def encode(
     for name, value in given.items():
         if name != "quality" and not SMALLEST_GOAL <= value <= LARGEST_GOAL:
             raise UsageError(f"{name} must lie in {SMALLEST_GOAL:g}..{LARGEST_GOAL:g}")
-    weights = rates.betas(rate_weights)
-    encoder = Encoder(engine.load(modelfile.locate(model)), picture.from_image(image, strip))
-    if lam is not None:
-        return encoder.encode(rates.step_indices(lam, weights))
-
-    def steps_at(q: float) -> list[int]:
-        return rates.step_indices(rates.lambda_of_quality(q), weights)
-
+    if type(effort) is not int or effort not in range(len(EFFORTS)):
+        raise UsageError(f"effort must be a whole number 0..{len(EFFORTS) - 1}, not {effort}")
+    if tune not in tuning.TUNINGS:
+        raise UsageError(f"no tuning {tune!r}; there are {', '.join(tuning.TUNINGS)}")
+    encoder = Encoder(
+        engine.load(modelfile.locate(model)),
+        picture.from_image(image, strip),
+        rates.betas(rate_weights),
+        tune,
+        effort,
+        progress or (lambda share: None),
+    )
     if target_bpp is not None:
         target_size = int(target_bpp * encoder.header.width * encoder.header.height / 8)
     if target_size is not None:
-        goal = math.log(max(target_size, 1))
-        found = ratecontrol.search(
-            lambda q: math.log(len(encoder.encode(steps_at(q)))),
-            goal,
-            SIZE_SLACK,
-            SIZE_SLOPE,
-        )
-        if found is None:
-            least = len(encoder.encode(steps_at(0)))
-            raise UsageError(f"the smallest file of this picture takes {least} bytes")
-        quality = found
-    elif target_psnr is not None:
-        found = ratecontrol.search(
-            lambda q: encoder.psnr(steps_at(q)),
-            target_psnr,
-            PSNR_SLACK,
-            PSNR_SLOPE,
-        )
-        # Even the coarsest file is better than asked for: it is also the smallest.
-        quality = 0.0 if found is None else found
-        if quality == 100 and (best := encoder.psnr(steps_at(100))) < target_psnr - PSNR_SLACK:
-            raise UsageError(f"quality 100 reaches {best:.2f} dB on this picture")
-    return encoder.encode(steps_at(DEFAULT_QUALITY if quality is None else quality))
+        return encoder.within(target_size)
+    if target_psnr is not None:
+        return encoder.reaching(target_psnr)
+    if lam is None:
+        lam = rates.lambda_of_quality(DEFAULT_QUALITY if quality is None else quality)
+    return encoder.encode_with_effort(lam)
 
 
 def decode(data: bytes, layers: int | None = None, model: str | Path | None = None) -> Image.Image:
@@ -196,15 +372,27 @@ def decode(data: bytes, layers: int | None = None, model: str | Path | None = No
     if not 1 <= layers <= file.layers:
         raise UsageError(f"the file holds layers 1 to {file.layers}")
     header = file.header
-    if len(header.steps) != len(LAYERS):
-        raise FormatError(f"the file has {len(header.steps)} layers, its model {len(LAYERS)}")
+    refinements = header.steps[len(LAYERS) :]
+    if (
+        len(header.steps) < len(LAYERS)
+        or len(refinements) not in range(0, (MAX_LEVELS + 1) * LAYERS_PER_LEVEL, LAYERS_PER_LEVEL)
+        or set(refinements) - {RATIO}
+        or (refinements and rates.OFF in header.steps)
+    ):
+        raise FormatError("the file's layers are not those of this format")
     network = engine.load(modelfile.locate(model, header.model_id))
     if network.id != header.model_id:
         raise ModelError(f"the stream needs model {header.model_id}, not {network.id}")
-    rgb = np.empty((header.height, header.width, 3), np.uint8)
-    for number, tile in enumerate(_tiles(header)):
-        rgb[tile] = _decode_tile(file, number, rgb[tile].shape[:2], layers, network)
+    rgb = _decode(file, layers, network)
     return picture.to_image(Picture(rgb, header.colour, header.metadata))
+
+
+def _decode(file: File, layers: int, network: Engine) -> np.ndarray:
+    """All tiles from their first layers; uint8 H x W x 3."""
+    rgb = np.empty((file.header.height, file.header.width, 3), np.uint8)
+    for number, tile in enumerate(_tiles(file.header)):
+        rgb[tile] = _decode_tile(file, number, rgb[tile].shape[:2], layers, network)
+    return rgb
 
 
 def _decode_tile(
@@ -212,9 +400,8 @@ def _decode_tile(
 ) -> np.ndarray:
     """One tile from its first layers; uint8 H x W x 3."""
     steps = file.header.steps
-    present = steps[:layers] + [rates.OFF] * (len(steps) - layers)
     stack = Stack(b"".join(file.segment(layer, number) for layer in range(layers)))
-    found = network.decode(lambda _, index: stack.pop(index, network.tables), steps, present, *shape)
+    found = network.decode(lambda _, index: stack.pop(index, network.tables), steps, layers, *shape)
     if layers == len(steps) and not stack.empty:
         raise FormatError("the coded data do not fit the model")
-    return network.synthesise(found, present, *shape)
+    return network.synthesise(found, *shape)

@@ -15,7 +15,7 @@ from .errors import FormatError, UnsupportedError, UsageError
 
 MAGIC = b"\x89HVC"
 FORMAT_VERSION = 0
-CODER_VERSION = 0
+CODER_VERSION = 1
 
 FIXED = struct.Struct("<4s4B6s6sBBH")
 # magic, format version, coder version, flags, layers, model id, width and height (24 bits each),
@@ -62,7 +62,8 @@ class Header:
     Attributes:
         width, height: of the picture, 1 .. 2^24 - 1.
         model_id: first 6 bytes of the SHA-256 of the model file, as 12 hexadecimal digits.
-        steps: step index per layer, coarse first, 0..254, or 255 where the layer is off.
+        steps: per layer, coarse first, a step index 0..254, or 255 where the layer is off; for layers
+            of refinement the number that they divide steps by.
         tile: side of the square tiles in pixels, a multiple of 64; 0 if the picture is one tile.
         lengths: bytes of every segment, layer-major: all tiles of the coarsest layer first.
         colour: what the decoded picture is.

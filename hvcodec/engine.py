@@ -4,10 +4,11 @@ Encoder and decoder call the same code on the same shapes, one pass of one layer
 priors that they see are the same numbers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,32 +19,60 @@ from . import modelfile, tables
 from .ans import Tables
 from .checkerboard import take
 from .errors import ModelError
-from .ladder import LAYERS, MAX_STRIDE
-from .likelihood import wide_part
-from .model import Config, Model, Prior
-from .quantise import quantise
+from .ladder import LAYERS, LAYERS_PER_LEVEL, MAX_STRIDE
+from .likelihood import Prior, wide_part
+from .model import Config, Model
+from .quantise import BITS_PER_SQUARED_ERROR, quantise
+from .refinement import LAYER_BOUNDS, Level, choose_digits, digit_bits
 from .steps import OFF
+from .transform import weave
+
+WORTH = [torch.full((1, 1, 1, 1), BITS_PER_SQUARED_ERROR)] * len(LAYERS)
 
 Symbols = np.ndarray  # int32, one-dimensional: channels outermost, then rows, then columns
 
 
 @dataclass
 class Pass:
-    """One coded pass of one layer: its symbols and the tables they are coded under."""
+    """What is coded in one go: symbols and the tables they are coded under."""
 
     symbols: Symbols
     index: tables.Index
 
 
-@dataclass
-class Found:
-    """What a run down the ladder ends with: values per layer, and the trunk at stride 8."""
+class Plan(NamedTuple):
+    """How a refinement layer is coded: parameters that have tables, and what the layer sends.
+
+    Attributes:
+        level, shape: of fresh coefficients, as integers; 1 x 192 x H/8 x W/8.
+        skew, peak: of the others, likewise.
+        sent: bool, likewise.
+        coded: tables of what is sent.
+    """
+
+    level: Tensor
+    shape: Tensor
+    skew: Tensor
+    peak: Tensor
+    sent: Tensor
+    coded: tables.Index
+
+
+class Found(NamedTuple):
+    """What a run down the ladder, and its refinements, ends with.
+
+    Attributes:
+        values: per layer, coarse first.
+        trunk: at stride 8.
+        known: steps that the values are known to, 1 x L.
+    """
 
     values: list[Tensor]
     trunk: Tensor
+    known: Tensor
 
 
-def _pad(rgb: np.ndarray) -> Tensor:
+def pad(rgb: np.ndarray) -> Tensor:
     """uint8 H x W x 3 -> float32 1 x 3 x H' x W' minus 128, sides multiples of 64."""
     pixels = torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None] - 128
     below, right = (-n % MAX_STRIDE for n in rgb.shape[:2])
@@ -73,16 +102,16 @@ class Engine:
         self.model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def analyse(self, rgb: np.ndarray) -> list[Tensor]:
-        """Latents y of a picture (uint8, H x W x 3), per layer, coarse first."""
-        return self.model.transform(_pad(rgb))
+    def analyse(self, rgb: np.ndarray, steps: list[int]) -> list[Tensor]:
+        """Latents y of a picture (uint8, H x W x 3) for some steps, per layer, coarse first."""
+        return self.model.analyse(pad(rgb), torch.tensor([steps[: len(LAYERS)]]))
 
-    def _levels(self, prior: Prior, delta: Tensor) -> tuple[Tensor, Tensor]:
-        """Quantised scale and shape, int16."""
-        return (
-            tables.quantise_scale(prior.log2_scale - torch.log2(delta)),
-            tables.quantise_shape(prior.shape),
-        )
+    @staticmethod
+    def _index(prior: Prior, delta: Tensor) -> tuple[Tensor, Tensor, tables.Index]:
+        """Quantised scale, quantised shape (int16), and the tables that they mean."""
+        level = tables.quantise_scale(prior.log2_scale - torch.log2(delta))
+        shape = tables.quantise_shape(prior.shape)
+        return level, shape, tables.index(level.numpy().ravel(), shape.numpy().ravel())
 
     @staticmethod
     def _residual(symbols: Symbols, prior: Prior, delta: Tensor) -> Tensor:
@@ -90,45 +119,95 @@ class Engine:
         memory layout of a tensor decides in which order a convolution adds, so it must be one too."""
         return torch.from_numpy(symbols).view(prior.mean.shape).float() * delta
 
+    def _plan(self, layer: int, known: Level) -> Plan:
+        level, shape, fresh = self._index(known.prior, known.delta)
+        skew, peak, split = tables.quantise_split(known.skew, known.peak)
+        which = known.fresh.numpy().ravel()
+        table = np.where(which, fresh.table, split)
+        bound = np.float32(LAYER_BOUNDS[layer % LAYERS_PER_LEVEL])
+        sent = known.waiting.numpy().ravel() & (self.tables.zero[table] <= bound)
+        coded = tables.Index(table[sent], (fresh.shift * which)[sent])
+        return Plan(level, shape, skew, peak, torch.from_numpy(sent).view_as(known.fresh), coded)
+
+    @staticmethod
+    def _spread_out(symbols: Symbols, sent: Tensor) -> Tensor:
+        """Symbols of a refinement layer where they belong, zero elsewhere."""
+        planes = torch.zeros(sent.shape)
+        planes[sent] = torch.from_numpy(symbols).float()
+        return planes
+
     @torch.inference_mode()
-    def encode(self, latents: list[Tensor], steps: list[int]) -> tuple[list[list[Pass]], Found]:
+    def encode(
+        self,
+        latents: list[Tensor],
+        steps: list[int],
+        weights: list[float],
+        worth: Sequence[Tensor] = WORTH,
+        goals: list[Tensor] | None = None,
+    ) -> tuple[list[list[Pass]], Found]:
         """Choose all symbols.
 
         Args:
             latents: from `analyse`.
-            steps: step index per layer.
+            steps: what the file says of each layer's step.
+            weights: rate weight per layer.
+            worth: bits that a squared error of one step is worth, for each of the ladder's layers,
+                1 x 1 x H x W or 1 x 1 x 1 x 1.
+            goals: what each level of refinement refines towards, 1 x 192 x H/8 x W/8; by default
+                `latents`.
 
         Returns:
             The passes of every layer, coarse first, and what the decoder will find.
         """
-        indices = torch.tensor([steps])
-        layers: list[list[Pass]] = [[] for _ in LAYERS]
+        indices = torch.tensor([steps[: len(LAYERS)]])
+        layers: list[list[Pass]] = [[] for _ in steps]
 
         def choose(index: int, p: int, prior: Prior) -> Tensor:
             if steps[index] == OFF:
                 return torch.zeros_like(prior.mean)
             y = take(latents[index], p, LAYERS[index].passes)
             delta = self.model.delta(indices, index)
-            level, shape = self._levels(prior, delta)
+            level, shape, table = self._index(prior, delta)
             ratio, weight = wide_part(self.model.tail, shape / (tables.SHAPES - 1))
-            table = tables.index(level.numpy().ravel(), shape.numpy().ravel())
             target = (y - prior.mean) / delta
             silent = torch.from_numpy(self.tables.silent[table.table]).view_as(target)
-            chosen = quantise(target, tables.scale_of(level), ratio, weight) * ~silent
+            here = take(worth[index].expand_as(latents[index]), p, LAYERS[index].passes)
+            chosen = quantise(target, tables.scale_of(level), ratio, weight, here) * ~silent
             symbols = chosen.to(torch.int32).numpy().ravel()
             layers[index].append(Pass(symbols, table))
             return self._residual(symbols, prior, delta)
 
         height, width = (n * LAYERS[-1].stride for n in latents[-1].shape[2:])
-        values, trunk = self.model.descend(indices, indices, height, width, choose)
-        return layers, Found(values, trunk)
+        found = self.model.descend(indices, indices, height, width, choose)
+        if len(steps) == len(LAYERS):
+            return layers, Found(found.values, found.trunk, indices)
+        woven = weave(latents)
+        # The step of a coefficient follows its layer's rate weight, and so does an error's worth.
+        worths = weave([(w * beta).expand_as(y) for w, beta, y in zip(worth, weights, latents)])
+
+        def refine(layer: int, known: Level) -> tuple[Tensor, Tensor]:
+            plan = self._plan(layer, known)
+            y = goals[layer // LAYERS_PER_LEVEL] if goals else woven
+            here = worths / weights[len(LAYERS) + layer]
+            ratio, weight = wide_part(self.model.tail, plan.shape / (tables.SHAPES - 1))
+            target = (y - known.prior.mean) / known.delta
+            fresh = quantise(target, tables.scale_of(plan.level), ratio, weight, here)
+            costs = digit_bits(plan.skew, plan.peak, self.model.falloff)
+            digits = choose_digits((y - known.value) / known.delta, costs, here)
+            chosen = torch.where(known.fresh, fresh, digits)[plan.sent]
+            symbols = chosen.to(torch.int32).numpy() * ~self.tables.silent[plan.coded.table]
+            layers[len(LAYERS) + layer].append(Pass(symbols, plan.coded))
+            return plan.sent, self._spread_out(symbols, plan.sent)
+
+        found, known = self.model.refine(found, indices, len(steps) - len(LAYERS), refine)
+        return layers, Found(found.values, found.trunk, known)
 
     @torch.inference_mode()
     def decode(
         self,
         pop: Callable[[int, tables.Index], Symbols],
         steps: list[int],
-        present: list[int],
+        count: int,
         height: int,
         width: int,
     ) -> Found:
@@ -136,28 +215,37 @@ class Engine:
 
         Args:
             pop: called as pop(layer, index) for each pass of each layer that is present.
-            steps: step index per layer, as coded.
-            present: the same, `OFF` for layers that the stream was cut before.
+            steps: what the file says of each layer's step.
+            count: how many layers, coarse first, are present.
             height, width: of the picture.
         """
-        indices = torch.tensor([steps])
+        indices = torch.tensor([steps[: len(LAYERS)]])
+        present = torch.where(torch.arange(len(LAYERS)) < count, indices, OFF)
 
         def choose(index: int, p: int, prior: Prior) -> Tensor:
-            if present[index] == OFF:
+            if present[0, index] == OFF:
                 return torch.zeros_like(prior.mean)
             delta = self.model.delta(indices, index)
-            level, shape = self._levels(prior, delta)
-            table = tables.index(level.numpy().ravel(), shape.numpy().ravel())
+            _, _, table = self._index(prior, delta)
             return self._residual(pop(index, table), prior, delta)
 
         height, width = (n + -n % MAX_STRIDE for n in (height, width))
-        values, trunk = self.model.descend(indices, torch.tensor([present]), height, width, choose)
-        return Found(values, trunk)
+        found = self.model.descend(indices, present, height, width, choose)
+        if count <= len(LAYERS):
+            return Found(found.values, found.trunk, present)
+
+        def refine(layer: int, known: Level) -> tuple[Tensor, Tensor]:
+            plan = self._plan(layer, known)
+            symbols = pop(len(LAYERS) + layer, plan.coded)
+            return plan.sent, self._spread_out(symbols, plan.sent)
+
+        found, known = self.model.refine(found, indices, count - len(LAYERS), refine)
+        return Found(found.values, found.trunk, known)
 
     @torch.inference_mode()
-    def synthesise(self, found: Found, present: list[int], height: int, width: int) -> np.ndarray:
+    def synthesise(self, found: Found, height: int, width: int) -> np.ndarray:
         """The picture, uint8 H x W x 3."""
-        pixels = self.model.synthesise(found.values, found.trunk, torch.tensor([present]))
+        pixels = self.model.synthesise(*found)
         pixels = (pixels[0, :, :height, :width] + 128).round().clamp(0, 255).to(torch.uint8)
         return pixels.permute(1, 2, 0).contiguous().numpy()
 

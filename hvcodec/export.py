@@ -47,7 +47,7 @@ def export(checkpoint: Path, target: Path) -> str:
     except (OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError, UnpicklingError):
         raise ModelError(f"{checkpoint} is not a training checkpoint of this version") from None
     tensors = {k: v.half().contiguous() for k, v in model.state_dict().items()}
-    counts, reaches = tables.make(tensors["tail"].float())
+    counts, reaches = tables.make(tensors["tail"].float(), tensors["falloff"].float())
     tensors["tables.counts"] = torch.from_numpy(counts)
     tensors["tables.reaches"] = torch.from_numpy(reaches)
     data = save(tensors, {"hvcodec": json.dumps(card_of(state), sort_keys=True)})

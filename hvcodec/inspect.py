@@ -4,11 +4,12 @@ from typing import TypedDict
 
 from . import container, modelfile
 from . import steps as rates
-from .ladder import LAYERS
+from .ladder import LAYERS, LAYERS_PER_LEVEL, REFINES
 
 
 class LayerInfo(TypedDict):
-    """One layer in `info`; `step` is the quantiser step, None if the layer is off; sizes in bytes."""
+    """One layer in `info`; sizes in bytes. `step` is the quantiser step, None if the layer is off.
+    Refinement layers have neither stride nor step: they divide the steps of all others."""
 
     name: str
     stride: int | None
@@ -57,10 +58,10 @@ def info(data: bytes) -> Info:
         known = LAYERS[k] if k < len(LAYERS) else None
         layers.append(
             {
-                "name": known.name if known else f"layer {k + 1}",
+                "name": known.name if known else f"r{len(header.steps) - k}",
                 "stride": known.stride if known else None,
-                "holds": known.holds if known else "",
-                "step": None if step == rates.OFF else rates.step_size(step),
+                "holds": known.holds if known else REFINES[(k - len(LAYERS)) % LAYERS_PER_LEVEL],
+                "step": rates.step_size(step) if known and step != rates.OFF else None,
                 "offset": begin,
                 "length": end - begin,
                 "present": k < file.layers,
@@ -94,7 +95,8 @@ def describe(found: Info) -> str:
         "layer  stride    step    bytes   cut at  holds",
     ]
     for layer, point in zip(found["layers"], found["cut_points"]):
-        step = "off" if layer["step"] is None else f"{layer['step']:.2f}"
+        off = "off" if layer["stride"] else ""
+        step = off if layer["step"] is None else f"{layer['step']:.2f}"
         gone = "" if layer["present"] else " (cut away)"
         lines.append(
             f"{layer['name']:>5} {layer['stride'] or '':>7} {step:>7} {layer['length']:>8} "

@@ -2,7 +2,8 @@
 
 The only place where the order of the layers stands. The linear transform (`transform.py`) turns a
 picture into coefficient planes at strides 8, 16, 32 and 64; the ladder groups them into the
-stochastic layers z7 ... z1 of the hierarchical VAE, coarse to fine.
+stochastic layers z7 ... z1 of the hierarchical VAE, coarse to fine. Refinement layers
+(`refinement.py`), four a level, may follow; they are called r4 ... r1, or r8 ... r1 if two levels do.
 """
 
 from dataclasses import dataclass
@@ -41,6 +42,21 @@ LAYERS = (
     Layer("z1", 8, 126, 2, "high frequencies"),
 )
 NAMES = tuple(layer.name for layer in LAYERS)
+
+RATIO = 3  # each level of refinement divides all steps by it
+LAYERS_PER_LEVEL = 4
+MAX_LEVELS = 2
+REFINES = (
+    "a third of the step where a bit brings most",
+    "where it brings less",
+    "where it brings little",
+    "everywhere else",
+)
+
+
+def names(levels: int) -> list[str]:
+    """Names of all layers of a file with some levels of refinement, coarse first."""
+    return [*NAMES, *(f"r{n}" for n in range(levels * LAYERS_PER_LEVEL, 0, -1))]
 
 
 def frequency_bands() -> list[list[tuple[int, int, int]]]:

@@ -5,10 +5,26 @@ r > 1 and the weight w of the wide one follow a learned curve over a single tail
 that all distributions form one two-parameter family (scale, shape) that integer tables can hold.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 MASS_FLOOR = 2.0**-24
+
+
+class Prior(NamedTuple):
+    """Prior of some latents; every field is B x C x H x W float32.
+
+    Attributes:
+        mean: predicted value, in coefficient units.
+        log2_scale: log2 of the main logistic's scale, in coefficient units.
+        shape: of the tail, 0 .. 1, see `wide_part`.
+    """
+
+    mean: Tensor
+    log2_scale: Tensor
+    shape: Tensor
 
 
 def wide_part(tail: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,20 +23,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checkerboard import merge, place, take
-from .ladder import LAYERS, STRIDES
+from .ladder import LAYERS, LAYERS_PER_LEVEL, MAX_LEVELS, RATIO, STRIDES
+from .likelihood import Prior, wide_part
+from .refinement import INDEX_PER_LEVEL, SCALE_FLOOR, Level, clamp, restricted
 from .steps import OFF, STEPS_PER_OCTAVE
-from .transform import Transform
+from .transform import Transform, unweave, weave
 
 # Ranges of the prior's parameters: means in spreads, scales in octaves around half a spread.
 MEAN_MAX = 8.0
 MEAN_UNIT = 0.25  # spreads per unit of the head's output
 SCALE_MAX = 8.0
+LOGIT_UNIT = 8.0  # log odds of digits per unit of what predicts them
 
 # Hat functions over log2(Delta) that the conditioning is a linear combination of, and one flag
 # that says "layer is off". Any function of one layer's step on this grid is a table in the end.
 KNOTS = 7
 KNOT_RANGE = (0.0, 12.0)
 FEATURES = KNOTS + 1
+
+PLANES = 192  # coefficients per 8x8 block
+DC_SPREAD = 512.0  # of the three DC planes at stride 8, roughly
 
 # The first layers are conditioned as if no step were finer than 2^5. Priors are in coefficient units,
 # so there is little to know of finer steps; what the first model believed it knew of them made its
@@ -53,13 +59,25 @@ class Config:
         widths: trunk channels at strides 64, 32, 16, 8.
         expansion: hidden channels of a block per trunk channel.
         blocks: residual blocks per pass.
-        synthesis_width: channels of the correction at stride 2.
-        synthesis_blocks: residual blocks of the correction.
+        analysis_width: channels of the inference correction at stride 8.
+        analysis_blocks: its residual blocks.
+        refiner_blocks: residual blocks of each layer of a level of refinement.
+        closing_blocks: residual blocks of the trunk at stride 8 after the last layer.
+        middle_width: channels of the picture correction at stride 4.
+        middle_blocks: its residual blocks.
+        synthesis_width: channels of the picture correction at stride 2.
+        synthesis_blocks: its residual blocks.
     """
 
     widths: tuple[int, int, int, int] = (128, 128, 128, 96)
     expansion: int = 2
     blocks: int = 2
+    analysis_width: int = 96
+    analysis_blocks: int = 2
+    refiner_blocks: tuple[int, int, int, int] = (1, 1, 1, 2)
+    closing_blocks: int = 2
+    middle_width: int = 64
+    middle_blocks: int = 2
     synthesis_width: int = 32
     synthesis_blocks: int = 3
 
@@ -70,28 +88,18 @@ class Config:
     def from_dict(sizes: dict) -> "Config":
         """The inverse of `to_dict`; sizes left out take their default. Raises ValueError."""
         try:
-            config = Config(**sizes | {"widths": tuple(sizes.get("widths", Config.widths))})
-            numbers = [*config.widths, config.expansion, config.blocks]
-            numbers += [config.synthesis_width, config.synthesis_blocks]
-            if len(config.widths) == len(STRIDES) and all(0 < int(n) == n < 4096 for n in numbers):
+            own: dict = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
+            config = Config(**own)
+            lengths = len(config.widths), len(config.refiner_blocks)
+            parts = [n if isinstance(n, tuple) else (n,) for n in asdict(config).values()]
+            whole = all(type(n) is int and 0 < n < 4096 for part in parts for n in part)
+            kinds = [type(value) for value in asdict(Config()).values()]
+            alike = [type(value) for value in asdict(config).values()] == kinds
+            if lengths == (len(STRIDES), LAYERS_PER_LEVEL) and whole and alike:
                 return config
         except (AttributeError, TypeError, ValueError):
             pass
         raise ValueError(f"not the sizes of a network: {sizes}")
-
-
-class Prior(NamedTuple):
-    """Prior of one pass of one layer; every field is B x C x H x W float32, packed.
-
-    Attributes:
-        mean: predicted value, in coefficient units.
-        log2_scale: log2 of the main logistic's scale, in coefficient units.
-        shape: of the tail, 0 .. 1, see `wide_part` in `likelihood.py`.
-    """
-
-    mean: Tensor
-    log2_scale: Tensor
-    shape: Tensor
 
 
 class Pointwise(nn.Module):
@@ -137,7 +145,42 @@ class Rung(nn.Module):
         self.absorb = Pointwise(3 * channels, width)
 
 
+class Refiner(nn.Module):
+    """One layer of a level of refinement, the same at all levels: blocks, the head, the way back."""
+
+    def __init__(self, width: int, blocks: int, config: Config) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, config.expansion) for _ in range(blocks))
+        # For each coefficient mean and scale, if it is fresh, and skew and peak, if it is not.
+        self.head = Pointwise(width, 2 * PLANES, zero=True)
+        self.absorb = Pointwise(3 * PLANES, width, zero=True)
+
+
+class Descent(NamedTuple):
+    """Where the ladder ends: values and priors per layer, coarse first, and the trunk at stride 8."""
+
+    values: list[Tensor]
+    priors: list[Prior]
+    trunk: Tensor
+
+
 Choose = Callable[[int, int, Prior], Tensor]
+Refine = Callable[[int, Level], tuple[Tensor, Tensor]]
+
+
+def compress(value: Tensor) -> Tensor:
+    """Coefficients on a logarithmic scale, about -3 .. 3."""
+    return value.sign() * torch.log2(1 + value.abs() / 2) / 4
+
+
+def fading_gain(outputs: int) -> nn.Linear:
+    """Gain of a correction from the steps, in proportion to them at the start: finer steps leave less
+    to correct."""
+    gain = nn.Linear(len(LAYERS) * FEATURES, outputs, bias=False)
+    knots = torch.linspace(*KNOT_RANGE, KNOTS)
+    fade = torch.cat([torch.exp2(knots - 6).clamp(max=2), torch.ones(1)]) / len(LAYERS)
+    gain.weight.data.copy_(fade.repeat(len(LAYERS)).expand(outputs, -1))
+    return gain
 
 
 class Model(nn.Module):
@@ -161,18 +204,36 @@ class Model(nn.Module):
             self.register_buffer(f"spread_{la.name}", torch.ones(la.channels))
         # Tail shapes: ratio and weight of the wide logistic at shape 0 and 1 (`likelihood.py`).
         self.tail = nn.Parameter(torch.tensor([[1.0, -1.0], [2.5, -1.0]]))
-        w = config.synthesis_width
+        self.refiners = nn.ModuleList(Refiner(width[8], n, config) for n in config.refiner_blocks)
+        # At each level: how far to trust what the symbols' prior says of skew and peak, and how the
+        # digit leans on the symbol's sign.
+        self.trust = nn.Parameter(torch.full((MAX_LEVELS, 2, PLANES), 1 / LOGIT_UNIT))
+        self.lean = nn.Parameter(torch.zeros(MAX_LEVELS, PLANES))
+        self.falloff = nn.Parameter(torch.tensor([-4.0, 0.0]))
+        w = config.analysis_width
+        self.analysis_in = Pointwise(2 * PLANES, w)
+        self.analysis_blocks = nn.ModuleList(
+            Block(w, config.expansion) for _ in range(config.analysis_blocks)
+        )
+        self.analysis_out = Pointwise(w, PLANES, zero=True)
+        self.analysis_gain = fading_gain(PLANES)
+        self.closing_blocks = nn.ModuleList(
+            Block(width[8], config.expansion) for _ in range(config.closing_blocks)
+        )
+        self.closing_head = Pointwise(width[8], PLANES - 3, zero=True)
+        w, middle = config.synthesis_width, config.middle_width
+        self.middle_in = Pointwise(width[8], 4 * middle)
+        self.middle_blocks = nn.ModuleList(
+            Block(middle, config.expansion) for _ in range(config.middle_blocks)
+        )
+        self.middle_out = Pointwise(middle, 4 * w, zero=True)
         self.synthesis_in = Pointwise(width[8], 16 * w)
         self.synthesis_picture = Pointwise(12, w)
         self.synthesis_blocks = nn.ModuleList(
             Block(w, config.expansion) for _ in range(config.synthesis_blocks)
         )
         self.synthesis_out = Pointwise(w, 12, zero=True)
-        # The correction fades with the steps, from the start: finer steps leave less to correct.
-        self.synthesis_gain = nn.Linear(len(LAYERS) * FEATURES, 12, bias=False)
-        knots = torch.linspace(*KNOT_RANGE, KNOTS)
-        fade = torch.cat([torch.exp2(knots - 6).clamp(max=2), torch.ones(1)]) / len(LAYERS)
-        self.synthesis_gain.weight.data.copy_(fade.repeat(len(LAYERS)).expand(12, -1))
+        self.synthesis_gain = fading_gain(12)
 
     def spread(self, layer: int) -> Tensor:
         """Standard deviation of the layer's coefficients over natural pictures, shape C x 1 x 1."""
@@ -184,9 +245,26 @@ class Model(nn.Module):
         for la, y in zip(LAYERS, self.transform(pixels)):
             getattr(self, f"spread_{la.name}").copy_(y.square().mean((0, 2, 3)).sqrt().clamp(min=1))
 
+    def analyse(self, pixels: Tensor, steps: Tensor) -> list[Tensor]:
+        """Latents y that the posterior is centred at: pixels B x 3 x H x W -> per layer, coarse first.
+
+        The linear transform and a correction by a small network at stride 8, in units of the steps.
+        """
+        with torch.autocast(pixels.device.type, enabled=False):
+            planes = self.transform.blocks(pixels)
+        condition = self.condition(steps)
+        spreads = [self.spread(k) for k, la in enumerate(LAYERS) if la.stride == 8]
+        spread = torch.cat([spreads[0].new_full((3, 1, 1), DC_SPREAD), *spreads])
+        u = self.analysis_in(torch.cat([(planes / spread).clamp(-8, 8), compress(planes)], 1))
+        for block in self.analysis_blocks:
+            u = block(u, condition)
+        gain = self.analysis_gain(condition).float()[:, :, None, None]
+        with torch.autocast(pixels.device.type, enabled=False):
+            return self.transform.split(planes + self.analysis_out(u).float() * gain)
+
     @staticmethod
     def condition(steps: Tensor) -> Tensor:
-        """Step indices B x L (int64, 0..255) -> conditioning features B x (L * FEATURES)."""
+        """Step indices B x L (0..255, fractions where refined) -> features B x (L * FEATURES)."""
         log2_delta = steps / STEPS_PER_OCTAVE - 1
         low, high = KNOT_RANGE
         knots = torch.linspace(low, high, KNOTS, device=steps.device)
@@ -202,7 +280,7 @@ class Model(nn.Module):
 
     def descend(
         self, steps: Tensor, present: Tensor, height: int, width: int, choose: Choose
-    ) -> tuple[list[Tensor], Tensor]:
+    ) -> Descent:
         """Run the generative path from coarse to fine.
 
         Args:
@@ -215,14 +293,14 @@ class Model(nn.Module):
                 prior mean, in coefficient units, B x C x H x W packed (`checkerboard.py`).
 
         Returns:
-            Values per layer (coarse first, coefficient units) and the trunk at stride 8.
+            Values per layer (coarse first, coefficient units), their priors, the trunk at stride 8.
         """
         batch = steps.shape[0]
         fine = self.condition(steps), self.condition(present)
         coarse = tuple(self.condition(s.clamp(min=FINEST_COARSE)) for s in (steps, present))
         h = self.start[:, None, None].expand(batch, -1, height // 64, width // 64)
         h = h.contiguous(memory_format=torch.channels_last)
-        values = []
+        values, priors = [], []
         for index, la in enumerate(LAYERS):
             if index and la.stride < LAYERS[index - 1].stride:
                 h = F.pixel_shuffle(self.up[STRIDES.index(la.stride) - 1](h), 2)
@@ -230,7 +308,7 @@ class Model(nn.Module):
             condition = torch.where((present[:, index] == OFF)[:, None], cut, coded)
             spread = self.spread(index)
             delta = self.delta(steps, index)
-            parts = []
+            parts, seen = [], []
             rungs = cast("list[Rung]", self.rungs[index])
             for p, rung in enumerate(rungs):
                 for block in rung.blocks:
@@ -245,8 +323,72 @@ class Model(nn.Module):
                 value = prior.mean + residual
                 h = h + place(rung.absorb(self.features(value, residual, delta, spread)), p, la.passes)
                 parts.append(value)
+                seen.append(prior)
             values.append(merge(parts))
-        return values, h
+            priors.append(Prior(*(merge(list(fields)) for fields in zip(*seen))))
+        return Descent(values, priors, h)
+
+    def refine(
+        self, found: Descent, steps: Tensor, count: int, choose: Refine
+    ) -> tuple[Descent, Tensor]:
+        """Run the first `count` refinement layers.
+
+        Args:
+            found: from `descend`, with all layers there.
+            steps: step indices of the ladder's layers, B x L.
+            choose: called as choose(layer, known) for each layer; says which symbols the layer sends
+                (bool), and all of them, zero where not sent; both B x 192 x H/8 x W/8.
+
+        Returns:
+            The finer values, and the steps that they are known to, B x L float32.
+        """
+        shapes = [v.shape for v in found.values]
+        with torch.no_grad():
+            mean, log2_scale, shape = (weave([p[field] for p in found.priors]) for field in range(3))
+            spread = weave([self.spread(k).expand(s) for k, s in enumerate(shapes)])
+            delta = weave([self.delta(steps, k).expand(s) for k, s in enumerate(shapes)])
+        value, h = weave(found.values), found.trunk
+        fresh = (value - mean).abs() < delta / 2
+        current = steps.float()
+        for layer in range(count):
+            level, part = divmod(layer, LAYERS_PER_LEVEL)
+            if not part:
+                delta = delta / RATIO
+                unit = torch.minimum(delta, spread)
+                waiting = torch.ones_like(fresh)
+                with torch.no_grad():
+                    # Scales far below the last step were of no account: nobody knows them well.
+                    log2_scale = torch.maximum(log2_scale, torch.log2(delta * SCALE_FLOOR))
+                    position = torch.round((value - mean) / delta)
+                    scale = torch.exp2(log2_scale) / delta
+                    thirds = restricted(position, scale, *wide_part(self.tail, shape))
+                trust, lean = (LOGIT_UNIT * p[level, ..., None, None] for p in (self.trust, self.lean))
+                skew, peak = (a * t for a, t in zip(thirds, trust))
+                skew = skew + lean * position.sign()
+            refiner = cast("Refiner", self.refiners[part])
+            condition = self.condition(current)
+            for block in refiner.blocks:
+                h = block(h, condition)
+            first, second = refiner.head(h).float().chunk(2, 1)
+            prior = Prior(
+                value.detach() + first.clamp(-RATIO, RATIO) * unit,
+                log2_scale + second.clamp(-SCALE_MAX, SCALE_MAX),
+                shape,
+            )
+            open_now = clamp(skew + LOGIT_UNIT * first, peak + LOGIT_UNIT * second)
+            sent, symbols = choose(layer, Level(waiting, fresh, prior, *open_now, value, delta))
+            moved = torch.where(fresh, prior.mean - value.detach(), 0) + symbols * delta
+            value = value + torch.where(sent, moved, 0)
+            seen = self.features(value, symbols * delta, delta, spread)
+            h = h + refiner.absorb(torch.cat([seen[:, : 2 * PLANES], seen[:, 2 * PLANES :] + sent], 1))
+            with torch.no_grad():
+                waiting = waiting & ~sent
+                new = sent & fresh
+                mean = torch.where(new, prior.mean, mean)
+                log2_scale = torch.where(new, prior.log2_scale, log2_scale)
+                fresh = fresh & (symbols == 0)
+            current = current - INDEX_PER_LEVEL / LAYERS_PER_LEVEL
+        return Descent(unweave(value), found.priors, h), current
 
     @staticmethod
     def features(value: Tensor, residual: Tensor, delta: Tensor, spread: Tensor) -> Tensor:
@@ -256,17 +398,27 @@ class Model(nn.Module):
         three are monotone in integers (mean fraction, symbol), so a table can hold them.
         """
         linear = (value / spread).clamp(-8, 8)
-        compressed = value.sign() * torch.log2(1 + value.abs() / 2) / 4
+        compressed = compress(value)
         symbol = residual / delta
         symbol = symbol.sign() * torch.log2(1 + symbol.abs()) / 2
         return torch.cat([linear, compressed, symbol], 1)
 
     def synthesise(self, values: list[Tensor], h: Tensor, present: Tensor) -> Tensor:
         """Values per layer, trunk and the steps of `descend` -> pixels B x 3 x H x W, not clamped."""
+        condition = self.condition(present)
+        for block in self.closing_blocks:
+            h = block(h, condition)
+        # Where in its interval, or in its prior, is the value really? By now the trunk has seen more.
+        offsets = self.closing_head(h).float().split([la.channels for la in LAYERS[3:]], 1)
+        values = list(values)
+        for k, offset in enumerate(offsets, 3):
+            values[k] = values[k] + offset * torch.minimum(self.delta(present, k), self.spread(k))
         with torch.autocast(h.device.type, enabled=False):
             linear = self.transform.inverse(values)
-        condition = self.condition(present)
-        u = F.pixel_shuffle(self.synthesis_in(h), 4)
+        middle = F.pixel_shuffle(self.middle_in(h), 2)
+        for block in self.middle_blocks:
+            middle = block(middle, condition)
+        u = F.pixel_shuffle(self.synthesis_in(h), 4) + F.pixel_shuffle(self.middle_out(middle), 2)
         u = u + self.synthesis_picture(F.pixel_unshuffle(linear / 64, 2))
         for block in self.synthesis_blocks:
             u = block(u, condition)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ID_DIGITS = 12
-DEFAULT_NAME = "photo1"
+DEFAULT_NAME = "photo2"
 _INSTALLED = Path(__file__).parent / "models"
 _CHECKOUT = Path(__file__).parent.parent / "models"
 

@@ -16,7 +16,13 @@ from .steps import KAPPA
 BITS_PER_SQUARED_ERROR = 6 * KAPPA**2 / math.log(2)
 
 
-def quantise(target: Tensor, scale: Tensor, ratio: Tensor, weight: Tensor) -> Tensor:
+def quantise(
+    target: Tensor,
+    scale: Tensor,
+    ratio: Tensor,
+    weight: Tensor,
+    bits_per_squared_error: float | Tensor = BITS_PER_SQUARED_ERROR,
+) -> Tensor:
     """Integer symbols (as floats) for targets in symbol units, under their distribution."""
     nearest = torch.round(target)
     nearer = nearest - nearest.sign()
@@ -26,5 +32,5 @@ def quantise(target: Tensor, scale: Tensor, ratio: Tensor, weight: Tensor) -> Te
     outer, inner = ((b - a).clamp(min=MASS_FLOOR) for a, b in zip(edges, edges[1:]))
     saved = torch.log2(inner / outer)
     cost = (target - nearer).square() - (target - nearest).square()
-    worth = (saved > BITS_PER_SQUARED_ERROR * cost) & (nearest != 0)
+    worth = (saved > bits_per_squared_error * cost) & (nearest != 0)
     return torch.where(worth, nearer, nearest)

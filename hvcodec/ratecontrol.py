@@ -1,44 +1,91 @@
-"""Rate control: the quality whose file or picture comes closest to a target from below."""
+"""Rate control: the setting whose file or picture comes closest to a target from below.
+
+Files do not come in all sizes, since steps are whole numbers. So there are two settings: a quality, and
+thrift, which makes the encoder count a bit for more than it is and moves sizes a little, smoothly.
+"""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 TRIALS = 6
 FIRST_GUESS = 50.0
-QUALITY_STEP = 0.02  # finer differences of quality change nothing
+GRAIN = 0.4  # where two qualities are no farther apart, thrift decides
+THRIFT_SLOPE = 0.2  # typical fall of log size per unit of log2 of thrift
+THRIFT_MAX = 2.0  # log2
+
+
+class Setting(NamedTuple):
+    """Quality 0..100, and log2 of thrift, 0 or more."""
+
+    quality: float
+    log2_thrift: float = 0.0
 
 
 def search(
-    measure: Callable[[float], float], target: float, slack: float, slope: float
-) -> float | None:
-    """A quality 0..100 whose measure lies at most `slack` below the target, or as near as trials get.
+    measure: Callable[[Setting], float],
+    target: float,
+    slack: float,
+    slope: float,
+    thrifty: bool,
+) -> Setting | None:
+    """The setting of the highest measure up to the target, within a few trials.
 
     Args:
         measure: grows with quality (log of a size, or a PSNR); each call costs a network pass.
         target: in the same unit.
         slack: how far below the target is near enough.
         slope: typical growth of the measure per unit of quality.
+        thrifty: whether thrift may be used.
 
     Returns:
-        The highest quality tried whose measure does not exceed the target; None if even quality 0 does.
+        None if even quality 0 exceeds the target.
     """
-    low, high, guess = 0.0, 100.0, FIRST_GUESS
-    seen: dict[float, float] = {}
+    seen: dict[Setting, float] = {}
     aim = target - slack / 2
-    for _ in range(TRIALS):
+    low, high = Setting(0.0), Setting(100.0)
+    guess = Setting(FIRST_GUESS)
+    for trial in range(TRIALS):
         value = seen[guess] = measure(guess)
         if value <= target:
-            low = guess
-        else:
-            high = guess
-        if target - slack <= value <= target or high - low < QUALITY_STEP:
+            low = max(low, guess, key=lambda s: seen.get(s, -1e9))
+        if target - slack <= value <= target or guess == low == Setting(100.0):
             break
-        if low in seen and high in seen:
-            share = (aim - seen[low]) / (seen[high] - seen[low])
-            guess = low + (high - low) * min(max(share, 0.05), 0.95)
-        else:
-            guess = min(max(guess + (aim - value) / slope, low), high)
+        if value > target:
+            high = guess
+        if trial == TRIALS - 2 and low not in seen:
+            guess = low  # or nothing may have been found in the end
+            continue
+        guess = _next(seen, low, high, guess, aim, slope, thrifty)
         if guess in seen:
             break
     if low not in seen:
         seen[low] = measure(low)
     return low if seen[low] <= target else None
+
+
+def _next(
+    seen: dict[Setting, float],
+    low: Setting,
+    high: Setting,
+    last: Setting,
+    aim: float,
+    slope: float,
+    thrifty: bool,
+) -> Setting:
+    """Where to look next."""
+    bracketed = low in seen and high in seen
+    if thrifty and bracketed and high.quality - low.quality < GRAIN:
+        # From the quality just above the target, spend less.
+        tried = [(s.log2_thrift, v) for s, v in seen.items() if s.quality == high.quality]
+        thrift, value = min(tried, key=lambda t: abs(t[1] - aim))
+        fall = THRIFT_SLOPE
+        if len(tried) > 1:
+            (t0, v0), (t1, v1) = sorted(tried)[:: len(tried) - 1]
+            fall = max((v0 - v1) / (t1 - t0), fall / 4)
+        return Setting(high.quality, min(max(thrift + (value - aim) / fall, 0.0), THRIFT_MAX))
+    if bracketed:
+        share = (aim - seen[low]) / (seen[high] - seen[low])
+        share = min(max(share, 0.05), 0.95)
+        return Setting(low.quality + (high.quality - low.quality) * share)
+    quality = last.quality + (aim - seen[last]) / slope
+    return Setting(min(max(quality, low.quality), high.quality))

@@ -8,13 +8,17 @@ At high rate a step Delta costs MSE = Delta^2/12 per coefficient and dR/dDelta =
 the best step of layer l is KAPPA * sqrt(18 beta_l / (lambda ln 2)); KAPPA above 1 because the
 encoder quantises by rate and distortion rather than by rounding. Steps live on a logarithmic grid
 and are carried in files as integers 0..254; `OFF` says that a layer is not coded at all.
+
+Where levels of refinement follow, the steps of the ladder's layers are coarser by 3 for each level, and
+the steps above are reached at the end. The weight of a refinement layer acts on the encoder's choice of
+digits only, since its step is given: a third of the one before.
 """
 
 import math
 from collections.abc import Mapping
 
 from .errors import UsageError
-from .ladder import NAMES
+from .ladder import LAYERS_PER_LEVEL, MAX_LEVELS, NAMES, RATIO, names
 
 KAPPA = 1.3
 STEPS_PER_OCTAVE = 16
@@ -24,11 +28,12 @@ MAX_INDEX = 254
 BETA_RANGE = (1 / 8, 8.0)
 LAMBDA_RANGE = (4e-5, 4.0)  # of qualities 0 and 100
 
-# Named rate weights, coarse layer first.
+# Named rate weights, coarse layer first; those of refinement layers, if there are any, last.
 PRESETS: dict[str, tuple[float, ...]] = {
     "balanced": (1, 1, 1, 1, 1, 1, 1),
     "preview-first": (0.25, 0.25, 0.35, 0.5, 0.7, 1.4, 2.8),
     "detail-first": (2.8, 2.8, 2.0, 1.4, 1, 0.7, 0.5),
+    "progressive": (1,) * (len(NAMES) + 2 * LAYERS_PER_LEVEL),
 }
 
 
@@ -65,7 +70,9 @@ def betas(rate_weights: str | Mapping[str, float] | None) -> list[float]:
 
     Args:
         rate_weights: None (all 1), a preset's name, or a mapping from layer name (`z7` .. `z1`) to
-            beta in 0.125 .. 8, or infinity to leave the layer out. Layers not named have beta 1.
+            beta in 0.125 .. 8, or infinity to leave the layer out. Refinement layers (`r8` .. `r1`,
+            finest last) that are named are there, with all before them that belong to their levels.
+            Layers not named have beta 1.
 
     Raises:
         UsageError: an unknown preset or layer, or a weight out of range.
@@ -76,20 +83,28 @@ def betas(rate_weights: str | Mapping[str, float] | None) -> list[float]:
         if rate_weights not in PRESETS:
             raise UsageError(f"no preset {rate_weights!r}; there are {', '.join(PRESETS)}")
         return list(PRESETS[rate_weights])
-    unknown = set(rate_weights) - set(NAMES)
+    known = names(MAX_LEVELS)
+    unknown = set(rate_weights) - set(known)
     if unknown:
-        raise UsageError(f"no layer {min(unknown)!r}; there are {', '.join(NAMES)}")
+        raise UsageError(f"no layer {min(unknown)!r}; there are {', '.join(known)}")
+    refined = max((int(name[1:]) for name in rate_weights if name not in NAMES), default=0)
+    levels = -(-refined // LAYERS_PER_LEVEL)
     for name, beta in rate_weights.items():
-        if not (BETA_RANGE[0] <= beta <= BETA_RANGE[1] or beta == math.inf):
-            raise UsageError(f"rate weight of {name} must lie in 0.125..8 or be inf, not {beta:g}")
-    return [float(rate_weights.get(name, 1.0)) for name in NAMES]
+        may_be_off = not levels and beta == math.inf
+        if not (BETA_RANGE[0] <= beta <= BETA_RANGE[1] or may_be_off):
+            off = "" if levels else " or be inf"
+            raise UsageError(f"rate weight of {name} must lie in 0.125..8{off}, not {beta:g}")
+    return [float(rate_weights.get(name, 1.0)) for name in names(levels)]
 
 
 def step_indices(lam: float, weights: list[float]) -> list[int]:
-    """One step index per layer, coarse first, for lambda and rate weights beta_l.
+    """What the file says of each layer's step, coarse first, for lambda and rate weights beta_l.
 
-    Every layer rounds at a place of its own, so that size follows lambda in many small steps and
-    rate control can come close to its target.
+    A step index for each of the ladder's layers; for refinement layers the number of parts that they
+    split an interval in. Every layer rounds at a place of its own, so that size follows lambda in many
+    small steps and rate control can come close to its target.
     """
-    biases = [(k + 0.5) / len(weights) - 0.5 for k in range(len(weights))]
-    return [step_index(lam, beta, bias) for beta, bias in zip(weights, biases)]
+    refinements = len(weights) - len(NAMES)
+    lam = lam / RATIO ** (2 * refinements // LAYERS_PER_LEVEL)
+    biases = [(k + 0.5) / len(NAMES) - 0.5 for k in range(len(NAMES))]
+    return [step_index(lam, beta, bias) for beta, bias in zip(weights, biases)] + [RATIO] * refinements

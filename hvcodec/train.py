@@ -1,4 +1,4 @@
-"""Training: the objective of the paper, and the loop that minimises it.
+"""Training: what to draw, and the loop that minimises the objective (`objective.py`).
 
 One network learns every rate and every split of the rate: each example of a batch draws its own
 lambda and rate weights beta_l, some layers may be off, and the quantiser steps that follow from them
@@ -9,7 +9,7 @@ import ctypes
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,17 +21,19 @@ from tqdm import tqdm
 
 from . import modelfile
 from . import steps as rates
-from .checkerboard import take
 from .data import Crops, pack
-from .errors import ModelError, UsageError
-from .ladder import LAYERS
-from .likelihood import bits, wide_part
-from .model import Config, Model, Prior
+from .errors import HvcError, ModelError, UsageError
+from .ladder import LAYERS, LAYERS_PER_LEVEL, MAX_LEVELS, RATIO
+from .model import Config, Model
 from .muon import Muon
-from .quantise import quantise
+from .objective import objective
 
 BUCKETS = 24  # of lambda, for normalising the objective
-CLIP = 10.0  # of the gradient's norm: only for accidents, since clipping at 1 starves the high rates
+CLIP = 3.0  # of the gradient's norm: only for accidents, since clipping at 1 starves the high rates
+# Mean norms of the gradient, in multiples of the calmest stretch so far (and at least of 1, what a loss
+# of about 1 usually has), above which nothing is saved any more, and training stops: a run that
+# diverges must not take its last good checkpoint with it.
+RESTLESS, DIVERGED = 3.0, 8.0
 LOG_LAMBDA = (math.log(rates.LAMBDA_RANGE[0]), math.log(rates.LAMBDA_RANGE[1]))
 LOG_BETA = (math.log(rates.BETA_RANGE[0]), math.log(rates.BETA_RANGE[1]))
 
@@ -49,6 +51,7 @@ class Recipe:
         matrix_rate: for the matrices of blocks and resampling, under Muon.
         rate: for everything else, under Adam.
         average: decay per step of the exponential moving average that is exported.
+        refined: share of the steps whose files have refinement layers.
         seed: of weights, crops and sampled weights.
     """
 
@@ -60,56 +63,20 @@ class Recipe:
     matrix_rate: float = 0.015
     rate: float = 1.5e-3
     average: float = 0.998
+    refined: float = 0.3
     seed: int = 1
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a number of pixels or a seed that cannot be."""
+        """Raises TypeError or ValueError for what cannot be."""
         if not 1 <= self.pixels < math.inf or self.seed < 0:
             raise ValueError("pixels must be a finite number above 1, and the seed not negative")
-
-
-def objective(model: Model, pixels: Tensor, steps: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """Rates and distortion of a batch; J = sum_l beta_l R_l + lambda MSE is their weighted sum.
-
-    R_l = E[-log2 P(z_l | z_>l)], in bits per pixel, is the KL of layer l between its posterior of
-    unit width and its prior (Xiao & Bamler 2023, eq. 4, for quantised latents). Symbols are the
-    quantised ones that will be coded, and so is the rate; its gradients reach scale and shape from
-    these, but mean and transform from symbols with uniform noise, whose rate is smooth in them.
-
-    Args:
-        pixels: RGB minus 128, B x 3 x H x W.
-        steps: step indices B x L.
-        present: the same with `OFF` for layers that are cut away.
-
-    Returns:
-        R: bits per pixel, B x L; zero for layers that are not present.
-        MSE: in 8-bit units, averaged over R, G and B; B.
-    """
-    with torch.autocast(pixels.device.type, enabled=False):
-        latents = model.transform(pixels)
-    area = pixels.shape[2] * pixels.shape[3]
-    totals = [torch.zeros(len(pixels), device=pixels.device) for _ in LAYERS]
-
-    def choose(index: int, p: int, prior: Prior) -> Tensor:
-        y = take(latents[index], p, LAYERS[index].passes)
-        delta = model.delta(steps, index)
-        on = (present[:, index] != rates.OFF)[:, None, None, None]
-        ratio, weight = wide_part(model.tail, prior.shape)
-        scale = torch.exp2(prior.log2_scale) / delta
-        target = (y - prior.mean) / delta
-        with torch.no_grad():
-            symbol = on * quantise(target, scale, ratio, weight)
-        hard = bits(symbol, scale, ratio, weight)
-        noisy = target + torch.rand_like(target) - 0.5
-        smooth = bits(noisy, scale.detach(), ratio.detach(), weight.detach())
-        cost = on * (hard + smooth - smooth.detach())
-        totals[index] = totals[index] + cost.sum((1, 2, 3)) / area
-        # For the mean the symbol is a constant, for the transform quantisation is the identity.
-        return on * (symbol * delta + (y - y.detach()))
-
-    values, h = model.descend(steps, present, pixels.shape[2], pixels.shape[3], choose)
-    picture = model.synthesise(values, h, present)
-    return torch.stack(totals, 1), (picture - pixels).square().mean((1, 2, 3))
+        if not self.crop or any(
+            not 0 <= share < 1 or size < 64 or size % 64 for share, size in self.crop
+        ):
+            raise ValueError("crops are (share of the training, a multiple of 64 pixels)")
+        rest = (self.batch_pixels, self.warmup, self.decay, self.matrix_rate, self.rate, self.average)
+        if min(rest) <= 0 or not 0 <= self.refined <= 1:
+            raise ValueError("numbers of a recipe must be above 0, shares at most 1")
 
 
 @dataclass(frozen=True)
@@ -121,12 +88,14 @@ class Draw:
         beta: rate weights, B x L.
         steps: step indices that the file would carry, int64, B x L.
         present: the same with `OFF` for layers that are cut away.
+        refinements: refinement layers of all of them.
     """
 
     lam: np.ndarray
     beta: np.ndarray
     steps: np.ndarray
     present: np.ndarray
+    refinements: int = 0
 
 
 def draw(rng: np.random.Generator, count: int) -> Draw:
@@ -145,6 +114,18 @@ def draw(rng: np.random.Generator, count: int) -> Draw:
     return Draw(lam, beta, steps, present)
 
 
+def draw_refined(rng: np.random.Generator, count: int) -> Draw:
+    """Files cut after one of the refinement layers.
+
+    lambda is that of the steps at the cut, which are divided by 3 every four layers.
+    """
+    refinements = int(rng.integers(1, MAX_LEVELS * LAYERS_PER_LEVEL + 1))
+    base = np.exp(rng.uniform(math.log(5e-5), math.log(1e-2), count))
+    indices = np.array([rates.step_indices(lam, [1.0] * len(LAYERS)) for lam in base.tolist()])
+    lam = base * RATIO ** (2 * refinements / LAYERS_PER_LEVEL)
+    return Draw(lam, np.ones((count, len(LAYERS))), indices, indices, refinements)
+
+
 def keep_memory() -> None:
     """Have the C library keep freed memory for the next step.
 
@@ -155,8 +136,8 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
-    mallopt(mmap_threshold, 32 << 20)
+    trim_threshold, top_pad, mmap_max = -1, -2, -4
+    mallopt(mmap_max, 0)
     mallopt(trim_threshold, (2 << 30) - 1)
     mallopt(top_pad, 64 << 20)
 
@@ -187,6 +168,26 @@ def optimisers(model: Model, recipe: Recipe, dtype: torch.dtype) -> list[torch.o
     return [Muon(matrices, recipe.matrix_rate, dtype), adam]
 
 
+@torch.no_grad()
+def grow(model: Model, weights: Mapping[str, Tensor]) -> None:
+    """Start a model from the weights of a smaller one, so that it computes the same.
+
+    What is new (channels, blocks, corrections) starts random inside, but nothing old listens to it yet
+    (Net2Net, Chen, Goodfellow & Shlens 2016, with zeros in place of copies): new residual blocks end in
+    zeros as they are made, and new columns of old rows are set to zero here.
+
+    Raises:
+        LookupError, RuntimeError: the weights are not those of a smaller model.
+    """
+    own = model.state_dict()
+    for name, old in weights.items():
+        target = own[name]
+        corner = tuple(slice(n) for n in old.shape)
+        if target.ndim == 2:
+            target[: len(old)] = 0
+        target[corner].copy_(old)
+
+
 class Trainer:
     """Everything that a training run holds, checkpointed as one file."""
 
@@ -202,18 +203,15 @@ class Trainer:
         self.full_rates = [[g["lr"] for g in o.param_groups] for o in self.optimisers]
         self.step, self.pixels, self.seconds = 0, 0.0, 0.0
         self.typical = torch.zeros(BUCKETS)  # moving average of log J per bucket of log lambda
-        self.compiled = torch.compile(objective, dynamic=False)
 
     def start(self, init: Path | None) -> None:
         """Begin a new run, from a model file or from the plain transform codec."""
         if init is not None:
             weights = modelfile.tensors(init)
             try:
-                self.model.load_state_dict(
-                    {k: v.float() for k, v in weights.items() if not k.startswith("tables.")}
-                )
-            except RuntimeError as error:
-                raise ModelError(f"{init.name} has another configuration: {error}") from None
+                grow(self.model, {k: v for k, v in weights.items() if not k.startswith("tables.")})
+            except (LookupError, RuntimeError) as error:
+                raise ModelError(f"{init.name} does not fit into this configuration: {error}") from None
         else:
             pixels = torch.from_numpy(self.crops.batch(0, 128, 128)).permute(0, 3, 1, 2).float() - 128
             self.model.calibrate(pixels.to(self.device))
@@ -246,7 +244,8 @@ class Trainer:
         size = self.crop_size()
         count = max(self.recipe.batch_pixels // size**2, 1)
         rng = np.random.default_rng([self.recipe.seed, self.step, 1])
-        drawn = draw(rng, count)
+        refined = rng.random() < self.recipe.refined
+        drawn = draw_refined(rng, count) if refined else draw(rng, count)
         steps, present = (torch.from_numpy(a).to(self.device) for a in (drawn.steps, drawn.present))
         pixels = torch.from_numpy(self.crops.batch(self.step + 1, count, size)).to(self.device)
         pixels = (pixels.permute(0, 3, 1, 2).float() - 128).contiguous(
@@ -254,8 +253,9 @@ class Trainer:
         )
         self.set_rates()
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            rate, mse = self.compiled(self.model, pixels, steps, present)
+            rate, mse = objective(self.model, pixels, steps, present, drawn.refinements)
         lam, beta = (torch.from_numpy(a).float().to(self.device) for a in (drawn.lam, drawn.beta))
+        beta = nn.functional.pad(beta, (0, 1), value=1.0)
         j = (beta * rate).sum(1) + lam * mse
         loss = (j / self.norm(drawn.lam, j.detach())).mean()
         loss.backward()
@@ -270,10 +270,13 @@ class Trainer:
         self.pixels += count * size**2
         # J grows roughly like lambda^0.55; without that the mean over random lambdas is all noise.
         level = (j.detach() / lam**0.55).log().cpu()
-        plain = torch.from_numpy((drawn.beta == 1).all(1) & (drawn.present[:, -1] != rates.OFF))
+        plain = (not refined) & torch.from_numpy(
+            (drawn.beta == 1).all(1) & (drawn.present[:, -1] != rates.OFF)
+        )
         return {
             "loss": loss.item(),
             "log_j": level[plain].mean().item() if plain.any() else math.nan,
+            "log_j_refined": level.mean().item() if refined else math.nan,
             "norm": norm.item(),
         }
 
@@ -325,9 +328,14 @@ class Trainer:
         self.typical = state["typical"].cpu()
 
     def run(self, log_every: int = 20, save_every: float = 180.0) -> None:
-        """Train to the end of the recipe, logging to log.jsonl and checkpointing."""
+        """Train to the end of the recipe, logging to log.jsonl and checkpointing.
+
+        Raises:
+            HvcError: training diverges; the checkpoint is the last one from before.
+        """
         bar = tqdm(total=int(self.recipe.pixels), initial=int(self.pixels), unit="px", unit_scale=True)
         sums: list[dict[str, float]] = []
+        calmest = norm = math.inf
         began = saved = time.monotonic()
         with open(self.folder / "log.jsonl", "a") as log:
             while self.pixels < self.recipe.pixels:
@@ -338,7 +346,8 @@ class Trainer:
                 self.seconds += now - began
                 began = now
                 if len(sums) == log_every:
-                    means = {k: round(float(np.nanmean([s[k] for s in sums])), 5) for k in sums[0]}
+                    known = {k: [s[k] for s in sums if not math.isnan(s[k])] for k in sums[0]}
+                    means = {k: round(float(np.mean(v)), 5) for k, v in known.items() if v}
                     entry = {
                         "step": self.step,
                         "pixels": self.pixels,
@@ -346,9 +355,15 @@ class Trainer:
                     }
                     log.write(json.dumps(entry | means) + "\n")
                     log.flush()
-                    bar.set_postfix(log_j=f"{means['log_j']:.4f}")
+                    bar.set_postfix(loss=f"{means['loss']:.4f}")
+                    norm = means.get("norm", math.inf)
+                    calmest = max(min(calmest, norm), 1.0)
+                    if norm > DIVERGED * calmest:
+                        raise HvcError(
+                            "training diverges; try lower rates of learning from the checkpoint"
+                        )
                     sums = []
-                if now - saved > save_every:
+                if now - saved > save_every and norm <= RESTLESS * calmest:
                     self.save()
                     saved = now
         bar.close()
@@ -364,14 +379,17 @@ def train(
         pictures: searched at any depth.
         folder: of the run; made if it is not there.
         recipe, config: how to train, and what.
-        init: model file to start from, of the same configuration.
+        init: model file to start from, of this configuration or a smaller one (`grow`).
 
     Raises:
         HvcError: no pictures found.
         UsageError: the folder holds a run of another network, seed or data.
-        ModelError: `init` is not a model of this configuration.
+        HvcError: training diverges.
+        ModelError: `init` is not such a model.
     """
     keep_memory()
+    # Each layer's shape compiles anew, at each size of crop.
+    torch._dynamo.config.recompile_limit = 64
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "pictures.bin").exists():
         pack(pictures, folder / "pictures.bin")

@@ -51,6 +51,30 @@ def unhaar(means: Tensor, details: Tensor) -> Tensor:
     return torch.stack([top, bottom], -2).flatten(-3, -2)
 
 
+def weave(layers: list[Tensor]) -> Tensor:
+    """One number per coefficient, in layers (coarse first, B x C x h x w) -> B x 192 x H/8 x W/8.
+
+    The first three planes hold the layers above stride 8 as a wavelet transform is usually stored in
+    place: the details of 2x2 positions beside their mean, and so on for the means.
+    """
+    means, details = layers[0][:, :3], [layers[0][:, 3:], *layers[1:3]]
+    for d in details:
+        means = F.pixel_shuffle(torch.stack([means, *d.chunk(3, 1)], 2).flatten(1, 2), 2)
+    return torch.cat([means, *layers[3:]], 1)
+
+
+def unweave(planes: Tensor) -> list[Tensor]:
+    """The inverse of `weave`."""
+    means = planes[:, :3]
+    details: list[Tensor] = []
+    for _ in range(3):
+        parts = F.pixel_unshuffle(means, 2).unflatten(1, (3, 4))
+        means = parts[:, :, 0]
+        details.insert(0, parts[:, :, 1:].transpose(1, 2).flatten(1, 2))
+    coarse = [torch.cat([means, details[0]], 1), *details[1:]]
+    return coarse + list(planes[:, 3:].split([layer.channels for layer in LAYERS[3:]], 1))
+
+
 def block_basis() -> Tensor:
     """Basis of 8x8 blocks, 192 x 192: rows are coefficients in the order of the ladder (three DC, then
     the bands of z4 .. z1), columns are plane x row x column of the block."""
@@ -89,12 +113,16 @@ class Transform(nn.Module):
         self.register_buffer("basis", block_basis(), persistent=False)
         self.register_buffer("colour", COLOUR.clone(), persistent=False)
 
-    def forward(self, pixels: Tensor) -> list[Tensor]:
-        """Pixels B x 3 x H x W (H, W multiples of 64) -> coefficients per layer, coarse first."""
+    def blocks(self, pixels: Tensor) -> Tensor:
+        """Pixels B x 3 x H x W (H, W multiples of 64) -> coefficients B x 192 x H/8 x W/8, DC first."""
         planes = F.conv2d(pixels, self.colour[:, :, None, None])
         down, across = torch.matrix_exp(self.rotations - self.rotations.mT).chunk(2)
         planes = rotate_borders(rotate_borders(planes, down, 2), across, 3)
-        planes = F.conv2d(F.pixel_unshuffle(planes, BLOCK), self.basis[:, :, None, None])
+        return F.conv2d(F.pixel_unshuffle(planes, BLOCK), self.basis[:, :, None, None])
+
+    @staticmethod
+    def split(planes: Tensor) -> list[Tensor]:
+        """Coefficients as `blocks` gives them -> per layer, coarse first."""
         means, bands = planes[:, :3], planes[:, 3:]
         fine = list(bands.split([layer.channels for layer in LAYERS[3:]], 1))
         coarse: list[Tensor] = []
@@ -103,6 +131,10 @@ class Transform(nn.Module):
             coarse.insert(0, details)
         coarse[0] = torch.cat([means, coarse[0]], 1)
         return coarse + fine
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Pixels B x 3 x H x W (H, W multiples of 64) -> coefficients per layer, coarse first."""
+        return self.split(self.blocks(pixels))
 
     def inverse(self, coefficients: list[Tensor]) -> Tensor:
         """Coefficients per layer, coarse first -> pixels B x 3 x H x W, not clamped."""

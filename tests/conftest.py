@@ -1,10 +1,14 @@
 """Pictures and files that several tests share."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+# Compiling the objective takes longer than all that the tests do with it.
+os.environ["TORCHDYNAMO_DISABLE"] = "1"
 
 import hvcodec
 

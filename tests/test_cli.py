@@ -66,6 +66,8 @@ def test_options_mean_what_the_api_means(picture, tmp_path, photo):
         ("--target-size", "5000"): {"target_size": 5000},
         ("--rate-weights", "preview-first"): {"rate_weights": "preview-first"},
         ("--rate-weights", "z1=inf, z4=0.5"): {"rate_weights": {"z1": float("inf"), "z4": 0.5}},
+        ("--rate-weights", "progressive"): {"rate_weights": "progressive"},
+        ("--effort", "1", "--tune", "ms-ssim"): {"effort": 1, "tune": "ms-ssim"},
     }
     for words, options in cases.items():
         assert run("encode", picture, "-o", out, *words).exit_code == 0
@@ -136,6 +138,9 @@ def test_absurd_arguments_are_one_line(picture, hvc):
         ("--target-size", "-" + "9" * 400),
         ("--target-psnr", "99"),
         ("--quality", "nan"),
+        ("--effort", "10"),
+        ("--tune", "beauty"),
+        ("--rate-weights", "r9=1"),
         ("--model", "m" * 300),
     ):
         assert one_error_line(run("encode", picture, *words))

@@ -11,11 +11,12 @@ from hvcodec import FormatError, ModelError, tables
 from hvcodec.ans import Stack, Tables
 
 TAIL = torch.tensor([[1.0, -1.0], [2.5, -1.0]])
+FALLOFF = torch.tensor([-4.0, 0.5])
 
 
 @pytest.fixture(scope="module")
 def coder_tables():
-    return Tables(*tables.make(TAIL))
+    return Tables(*tables.make(TAIL, FALLOFF))
 
 
 def draw(rng, count, top=tables.SCALES + 40):
@@ -26,12 +27,22 @@ def draw(rng, count, top=tables.SCALES + 40):
 
 
 def test_tables_are_distributions(coder_tables):
-    assert len(coder_tables.counts) == tables.SCALES * tables.SHAPES
-    for counts, reach in zip(coder_tables.counts, coder_tables.reaches):
+    assert len(coder_tables.counts) == tables.TABLES
+    for number, (counts, reach) in enumerate(zip(coder_tables.counts, coder_tables.reaches)):
         assert counts.sum() == tables.TOTAL
         assert counts.min() >= 1
         assert len(counts) == 2 * reach + 2
-        assert (counts[: 2 * reach + 1] == counts[: 2 * reach + 1][::-1]).all()
+        if number < tables.SYMBOL_TABLES:
+            assert (counts[: 2 * reach + 1] == counts[: 2 * reach + 1][::-1]).all()
+
+
+def test_a_skew_the_other_way_is_the_mirrored_table(coder_tables):
+    skew, peak = (torch.tensor(v) for v in ([2.5, -2.5], [-3.0, -3.0]))
+    known_skew, known_peak, (up, down) = tables.quantise_split(skew, peak)
+    assert torch.equal(known_skew, skew) and torch.equal(known_peak, peak)
+    a, b = (coder_tables.counts[t][:-1] for t in (up, down))
+    assert np.abs(a - b[::-1]).max() <= 2
+    assert a[3] > 100 * a[1]
 
 
 def test_tables_are_the_likelihood_of_training(coder_tables):
@@ -48,6 +59,18 @@ def test_tables_are_the_likelihood_of_training(coder_tables):
             found = -np.log2(counts[:-1] / tables.TOTAL)
             likely = expected < 16
             assert np.abs(found - expected)[likely].max() < 0.02
+
+
+def test_split_tables_are_the_likelihood_of_training(coder_tables):
+    from hvcodec.refinement import REACH, digit_bits
+
+    skew, peak = torch.tensor([0.0, 1.5, -4.0]), torch.tensor([0.0, -2.0, 3.0])
+    expected = torch.stack(digit_bits(skew, peak, FALLOFF), 1).numpy()
+    assert np.exp2(-expected).sum(1) == pytest.approx(1)
+    for number, costs in zip(tables.quantise_split(skew, peak)[2], expected):
+        assert coder_tables.reaches[number] == REACH
+        found = -np.log2(coder_tables.counts[number][:-1] / tables.TOTAL)
+        assert np.abs(found - costs)[costs < 16].max() < 0.02
 
 
 def test_passes_come_back_in_reverse(coder_tables):
@@ -128,7 +151,7 @@ def test_the_coder_uses_exactly_the_counts(coder_tables):
 
 
 def test_damaged_tables_are_refused():
-    counts, reaches = tables.make(TAIL)
+    counts, reaches = tables.make(TAIL, FALLOFF)
     for damaged in ((counts[:-1], reaches), (counts, reaches[:-1]), (counts * 2, reaches)):
         with pytest.raises(ModelError):
             Tables(*damaged)

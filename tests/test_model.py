@@ -9,15 +9,28 @@ import torch
 from hvcodec import engine, modelfile, steps, tables
 from hvcodec.ans import Stack
 from hvcodec.checkerboard import merge, place, take
-from hvcodec.codec import _push
-from hvcodec.ladder import LAYERS
+from hvcodec.codec import push
+from hvcodec.ladder import LAYERS, LAYERS_PER_LEVEL
 from hvcodec.likelihood import bits, wide_part
 from hvcodec.model import Config, Model
+from hvcodec.objective import objective
 from hvcodec.quantise import BITS_PER_SQUARED_ERROR, quantise
-from hvcodec.train import objective
-from hvcodec.transform import Transform, haar, unhaar
+from hvcodec.train import grow
+from hvcodec.transform import Transform, haar, unhaar, unweave, weave
 
-TINY = Config(widths=(16, 16, 16, 16), blocks=1, synthesis_width=8, synthesis_blocks=1)
+TINY = Config(
+    widths=(16, 16, 16, 16),
+    blocks=1,
+    analysis_width=8,
+    analysis_blocks=1,
+    refiner_blocks=(1, 1, 1, 1),
+    closing_blocks=1,
+    middle_width=8,
+    middle_blocks=1,
+    synthesis_width=8,
+    synthesis_blocks=1,
+)
+BALANCED = steps.betas(None)
 
 
 def random_model(seed: int = 0) -> Model:
@@ -59,6 +72,19 @@ def test_a_flat_picture_is_one_coefficient_per_colour():
 def test_haar_inverts():
     planes = torch.randn(2, 3, 8, 12)
     assert torch.allclose(unhaar(*haar(planes)), planes, atol=1e-6)
+
+
+def test_weaving_keeps_every_coefficient_and_its_place():
+    torch.manual_seed(0)
+    layers = [torch.randn(2, la.channels, 128 // la.stride, 192 // la.stride) for la in LAYERS]
+    planes = weave(layers)
+    assert planes.shape == (2, 192, 16, 24)
+    assert all(torch.equal(a, b) for a, b in zip(layers, unweave(planes)))
+    # A detail at stride 32 lies within the 32x32 pixels that it belongs to: 4x4 positions of stride 8.
+    marked = [torch.zeros_like(y) for y in layers]
+    marked[1][0, 4, 2, 3] = 1
+    (place,) = weave(marked).nonzero().tolist()
+    assert place[0] == 0 and place[1] < 3 and (place[2] // 4, place[3] // 4) == (2, 3)
 
 
 @pytest.mark.parametrize("passes", [1, 2])
@@ -122,13 +148,15 @@ def test_a_layer_coded_is_conditioned_as_if_nothing_were_cut():
         assert torch.equal(a.mean, b.mean) == (number < coded_passes)
 
 
-def test_decoder_finds_what_the_encoder_left(network, photo):
-    latents = network.analyse(np.asarray(photo))
-    indices = steps.step_indices(0.01, steps.betas("preview-first"))
-    layers, found = network.encode(latents, indices)
-    stack = Stack(b"".join(_push(layers, network)))
+@pytest.mark.parametrize("preset", ["preview-first", "progressive"])
+def test_decoder_finds_what_the_encoder_left(network, photo, preset):
+    weights = steps.betas(preset)
+    indices = steps.step_indices(0.01, weights)
+    latents = network.analyse(np.asarray(photo), indices)
+    layers, found = network.encode(latents, indices, weights)
+    stack = Stack(b"".join(push(layers, network)))
     again = network.decode(
-        lambda _, index: stack.pop(index, network.tables), indices, indices, 256, 384
+        lambda _, index: stack.pop(index, network.tables), indices, len(indices), 256, 384
     )
     assert stack.empty
     assert all(torch.equal(a, b) for a, b in zip(found.values, again.values))
@@ -137,9 +165,9 @@ def test_decoder_finds_what_the_encoder_left(network, photo):
 
 @pytest.mark.parametrize("quality", [20, 50, 80])
 def test_coded_bytes_are_the_cross_entropy(network, photo, quality):
-    latents = network.analyse(np.asarray(photo))
-    indices = steps.step_indices(steps.lambda_of_quality(quality), steps.betas(None))
-    layers, _ = network.encode(latents, indices)
+    indices = steps.step_indices(steps.lambda_of_quality(quality), BALANCED)
+    latents = network.analyse(np.asarray(photo), indices)
+    layers, _ = network.encode(latents, indices, BALANCED)
     ideal = 0.0
     for coded in (one for passes in layers for one in passes):
         level = coded.index.table // tables.SHAPES + tables.SCALES_PER_OCTAVE * coded.index.shift
@@ -148,22 +176,25 @@ def test_coded_bytes_are_the_cross_entropy(network, photo, quality):
         scale = tables.scale_of(torch.from_numpy(level).float())
         cost = bits(torch.from_numpy(coded.symbols).float(), scale, ratio, weight).numpy()
         ideal += float(cost[~network.tables.silent[coded.index.table]].sum())
-    coded_bits = 8 * sum(map(len, _push(layers, network)))
+    coded_bits = 8 * sum(map(len, push(layers, network)))
     assert 0.995 * ideal < coded_bits < 1.005 * ideal + 64
 
 
-def test_the_objective_is_that_of_the_stream(network, photo):
+@pytest.mark.parametrize("preset", ["balanced", "progressive"])
+def test_the_objective_is_that_of_the_stream(network, photo, preset):
     """Training's R and D at a picture are those of its file, within what tables and pixels round."""
-    latents = network.analyse(np.asarray(photo))
-    indices = steps.step_indices(0.02, steps.betas(None))
-    layers, found = network.encode(latents, indices)
-    bpp = 8 * sum(map(len, _push(layers, network))) / (384 * 256)
-    back = network.synthesise(found, indices, 256, 384)
+    weights = steps.betas(preset)
+    indices = steps.step_indices(0.02, weights)
+    latents = network.analyse(np.asarray(photo), indices)
+    layers, found = network.encode(latents, indices, weights)
+    bpp = 8 * sum(map(len, push(layers, network))) / (384 * 256)
+    back = network.synthesise(found, 256, 384)
     mse = np.square(back.astype(float) - np.asarray(photo)).mean()
     pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float() - 128
-    row = torch.tensor([indices])
+    row = torch.tensor([indices[: len(LAYERS)]])
+    refinements = len(indices) - len(LAYERS)
     with torch.no_grad():
-        rates, distortion = objective(network.model, pixels, row, row)
+        rates, distortion = objective(network.model, pixels, row, row, refinements)
     assert float(rates.sum()) == pytest.approx(bpp, rel=0.01)
     assert float(distortion) == pytest.approx(mse, rel=0.02)
 
@@ -176,10 +207,28 @@ def test_rates_of_missing_layers_are_zero_and_gradients_reach_everything():
     present[0, 3:] = steps.OFF
     rates, distortion = objective(model, pixels, coded, present)
     assert (rates[0, 3:] == 0).all()
-    assert (rates[0, :3] > 0).all() and (rates[1] > 0).all()
-    (rates.sum() + distortion.sum()).backward()
+    assert (rates[0, :3] > 0).all() and (rates[1, :-1] > 0).all()
+    refined, finer = objective(model, pixels, coded, coded, 2 * LAYERS_PER_LEVEL)
+    assert (refined[:, -1] > 0).all()
+    (rates.sum() + distortion.sum() + refined.sum() + finer.sum()).backward()
     # The last layer's own features feed nothing but the synthesis, which is there; all are reached.
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_a_grown_model_computes_the_same():
+    small = random_model()
+    sizes = TINY.to_dict() | {"widths": (24, 16, 20, 32), "blocks": 2, "middle_width": 12}
+    torch.manual_seed(1)
+    large = Model(Config.from_dict(sizes | {"synthesis_blocks": 3, "analysis_blocks": 2}))
+    grow(large, small.state_dict())
+    pixels = 40 * torch.randn(1, 3, 64, 128)
+    row = torch.full((1, len(LAYERS)), 75)
+    with torch.no_grad():
+        before, after = (objective(m, pixels, row, row, LAYERS_PER_LEVEL) for m in (small, large))
+    for a, b in zip(before, after):
+        assert torch.allclose(a, b, rtol=1e-4)
+    with pytest.raises(RuntimeError):
+        grow(small, large.state_dict())
 
 
 def test_the_quantiser_minimises_rate_and_distortion():

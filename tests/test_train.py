@@ -10,10 +10,12 @@ from conftest import gradient, psnr
 from PIL import Image
 
 import hvcodec
-from hvcodec import modelfile
+from hvcodec import data, modelfile
 
 TINY = json.dumps(
-    {"widths": [16, 16, 16, 16], "blocks": 1, "synthesis_width": 8, "synthesis_blocks": 1}
+    {"widths": [16, 16, 16, 16], "blocks": 1, "refiner_blocks": [1, 1, 1, 1], "closing_blocks": 1}
+    | {"analysis_width": 8, "analysis_blocks": 1, "middle_width": 8, "middle_blocks": 1}
+    | {"synthesis_width": 8, "synthesis_blocks": 1}
 )
 
 
@@ -33,10 +35,11 @@ def test_train_resume_export_encode_decode(tmp_path, photo):
     Image.fromarray(gradient(90, 300)).save(pictures / "small.png")
     (pictures / "broken.png").write_bytes((pictures / "photo.png").read_bytes()[:3000])
 
-    hvc("train", pictures, "--run", folder, "--pixels", "1", "--config", TINY)
+    own = ("--config", TINY, "--recipe", '{"batch_pixels": 32768, "warmup": 10, "refined": 0.1}')
+    hvc("train", pictures, "--run", folder, "--pixels", "1", *own)
     hvc("export", folder, untrained)
     # Asked for more, the same run goes on where it stopped.
-    hvc("train", pictures, "--run", folder, "--pixels", "3e7", "--config", TINY)
+    hvc("train", pictures, "--run", folder, "--pixels", "3e6", *own)
     steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert steps[0] > 20
     assert len(set(steps)) == len(steps)
@@ -48,7 +51,7 @@ def test_train_resume_export_encode_decode(tmp_path, photo):
 
     model_id = hvc("export", folder, model).strip()
     card = modelfile.card(model)
-    assert card["training"]["pixels"] >= 3e7
+    assert card["training"]["pixels"] >= 3e6
     assert card["training"]["recipe"]["seed"] == 1
     assert len(card["training"]["data_sha256"]) == 64
 
@@ -80,6 +83,8 @@ def test_train_resume_export_encode_decode(tmp_path, photo):
         "1e6",
         "--config",
         TINY,
+        "--recipe",
+        '{"crop": [[0, 64]], "refined": 1, "batch_pixels": 8192}',
         "--init",
         model,
     )
@@ -87,7 +92,17 @@ def test_train_resume_export_encode_decode(tmp_path, photo):
 
 @pytest.mark.parametrize(
     "words",
-    [("--pixels", "nan"), ("--pixels", "inf"), ("--config", "[]"), ("--config", '{"blocks": "a"}')],
+    [
+        ("--pixels", "nan"),
+        ("--pixels", "inf"),
+        ("--config", "[]"),
+        ("--config", '{"blocks": "a"}'),
+        ("--config", '{"blocks": [1]}'),
+        ("--recipe", "[]"),
+        ("--recipe", '{"crop": 7}'),
+        ("--recipe", '{"ratee": 1}'),
+        ("--recipe", '{"crop": [[0, 100]]}'),
+    ],
 )
 def test_wrong_training_arguments(tmp_path, photo, words):
     from click.testing import CliRunner
@@ -99,6 +114,28 @@ def test_wrong_training_arguments(tmp_path, photo, words):
     result = CliRunner().invoke(main, ["train", str(tmp_path), "--run", run, *words])
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, photo, monkeypatch):
+    from hvcodec import train
+    from hvcodec.model import Config
+
+    (tmp_path / "pictures").mkdir()
+    photo.save(tmp_path / "pictures" / "photo.png")
+    data.pack(tmp_path / "pictures", tmp_path / "pictures.bin")
+    trainer = train.Trainer(tmp_path, train.Recipe(), Config.from_dict(json.loads(TINY)), "cpu")
+    trainer.start(None)
+    norms = iter([1.0] * 4 + [4.0] * 4 + [30.0] * 4)
+
+    def step():
+        trainer.step += 1
+        return {"loss": 1.0, "norm": next(norms)}
+
+    monkeypatch.setattr(trainer, "train_step", step)
+    with pytest.raises(hvcodec.HvcError, match="diverges"):
+        trainer.run(log_every=2, save_every=0.0)
+    trainer.load()
+    assert trainer.step == 5  # saved after every calm step, up to the first restless stretch's end
 
 
 def test_a_file_that_is_no_checkpoint(tmp_path):
