@@ -124,8 +124,7 @@ class _Run:
         self.goal, self.targets, self.cost = goal, targets, cost
         self.steps = torch.tensor([goal.steps[: len(LAYERS)]])
         self.worth = tuning.worth(importance, goal.thrift)
-        ladder = zip(self.worth, goal.weights, targets)
-        self.worths = weave([(w * beta).expand_as(y) for w, beta, y in ladder])
+        self.worths = tuning.woven_worth(self.worth, goal.weights, targets)
         self.bits = cost.new_zeros(())
         self.moves: dict[tuple[int, int], _Moves] = {}
 
@@ -184,12 +183,7 @@ class _Run:
             leaf, value, known.delta, up - now, down - now, sent
         )
         follow = torch.where(fresh, (mean.detach() - mean) / known.delta, 0)
-        held = (
-            sent
-            * beta
-            * torch.where(fresh, bits(symbol + follow, scale, ratio, weight), cost_of(symbol, costs))
-        )
-        self.count(held, 8, 1)
+        self.count(sent * cost_at(symbol + follow), 8, 1)
         return sent, symbol + sent * (leaf + follow)
 
 

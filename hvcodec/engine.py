@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import modelfile, tables
+from . import modelfile, tables, tuning
 from .ans import Tables
 from .checkerboard import take
 from .errors import ModelError
@@ -182,8 +182,7 @@ class Engine:
         if len(steps) == len(LAYERS):
             return layers, Found(found.values, found.trunk, indices)
         woven = weave(latents)
-        # The step of a coefficient follows its layer's rate weight, and so does an error's worth.
-        worths = weave([(w * beta).expand_as(y) for w, beta, y in zip(worth, weights, latents)])
+        worths = tuning.woven_worth(worth, weights, latents)
 
         def refine(layer: int, known: Level) -> tuple[Tensor, Tensor]:
             plan = self._plan(layer, known)

@@ -9,6 +9,8 @@ v the local variance of the picture's brightness. The stream does not change: st
 and the encoder decides otherwise which symbols are worth their bits.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from .ladder import LAYERS
 from .quantise import BITS_PER_SQUARED_ERROR
+from .transform import weave
 
 TUNINGS = ("psnr", "ms-ssim")
 ALPHA = 0.5
@@ -67,3 +70,15 @@ def worth(importance: Tensor, thrift: float = 1.0) -> list[Tensor]:
         thrift: above 1, bits are worth more than lambda says.
     """
     return [at_stride(importance, la.stride) * (BITS_PER_SQUARED_ERROR / thrift) for la in LAYERS]
+
+
+def woven_worth(worth: Sequence[Tensor], weights: Sequence[float], latents: Sequence[Tensor]) -> Tensor:
+    """The same for coefficients that are refined, at rate weight 1: B x 192 x H/8 x W/8.
+
+    The step of a coefficient follows the rate weight of its layer of the ladder, and so does an error's
+    worth.
+
+    Args:
+        worth, weights, latents: per layer of the ladder, coarse first; what follows is not looked at.
+    """
+    return weave([(w * beta).expand_as(y) for w, beta, y in zip(worth, weights, latents)])
