@@ -30,6 +30,7 @@ import matplotlib.pyplot as plt
 
 ANCHORS = Path(__file__).parent / "anchors" / "progressive"
 QUALITIES = (10, 18, 26, 34, 42, 50, 58, 66, 74, 82, 90)
+WHOLE = (34, 50, 66, 82)  # for the price at full rate
 LOWEST_BPP = 0.1  # cuts below it are listed but not averaged
 J2K_RATES = (0.06, 0.1, 0.16, 0.25, 0.4, 0.6, 0.9, 1.3, 1.8)
 
@@ -44,10 +45,12 @@ def bpp(size: int, pixels: np.ndarray) -> float:
     return 8 * size / (pixels.shape[0] * pixels.shape[1])
 
 
-def own_curve(pixels: np.ndarray, weights: str, model: str | None) -> Curve:
-    """Whole files over all qualities."""
+def own_curve(
+    pixels: np.ndarray, weights: str, model: str | None, qualities: tuple[int, ...] = QUALITIES
+) -> Curve:
+    """Whole files."""
     points = []
-    for quality in QUALITIES:
+    for quality in qualities:
         data = hvcodec.encode(pixels, quality, weights, model)
         points.append((bpp(len(data), pixels), psnr(pixels, decoded(data, model))))
     return points
@@ -111,7 +114,7 @@ def main() -> None:
     parser.add_argument("pictures", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--weights", nargs="+", default=["progressive", "balanced"])
-    parser.add_argument("--quality", type=float, default=66)
+    parser.add_argument("--quality", type=float, default=70)
     parser.add_argument("--model")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -149,7 +152,10 @@ def main() -> None:
             "largest_jump_of_rate": max(jumps),
         }
         if weights != "balanced":
-            whole = [own_curve(p, weights, arguments.model) for p in tqdm(pictures, desc="whole files")]
+            whole = [
+                own_curve(p, weights, arguments.model, WHOLE)
+                for p in tqdm(pictures, desc="whole files")
+            ]
             anchor, test = split(mean_curve(own)), split(mean_curve(whole))
             entry["price_at_full_rate_percent"] = bd_rate(anchor, test)
         result["weights"][weights] = entry

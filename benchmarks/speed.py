@@ -20,22 +20,24 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 import hvcodec
+from hvcodec import parallel
 from hvcodec.ladder import LAYERS
 
 SIDES = ((384, 256), (768, 512), (1536, 1024), (2560, 1600), (4608, 3072))
 REPEATS = 5
 
 
-def timed(pixels: np.ndarray, model: str | None, repeats: int) -> dict[str, list[float]]:
+def timed(
+    pixels: np.ndarray, model: str | None, repeats: int, weights: str = "balanced"
+) -> dict[str, list[float]]:
     """Seconds of several encodes and decodes after one of each that is not counted."""
     seconds: dict[str, list[float]] = {"encode": [], "decode": []}
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        data = hvcodec.encode(pixels, model=model)
+        data = hvcodec.encode(pixels, rate_weights=weights, model=model)
         middle = time.perf_counter()
         hvcodec.decode(data, model=model)
         seconds["encode"].append(middle - start)
@@ -104,17 +106,19 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--size", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    parallel.WORKERS = arguments.threads
     paths = sorted(arguments.pictures.glob("*.png"))
     if arguments.size:
         print(json.dumps(one_size(paths[0], arguments.size, arguments.model)))
         return
-    every: dict[str, list[float]] = {"encode": [], "decode": []}
-    for path in paths:
-        for key, values in timed(
-            np.asarray(Image.open(path).convert("RGB")), arguments.model, 2
-        ).items():
-            every[key].append(min(values))
+    pictures: dict[str, dict[str, dict[str, float]]] = {}
+    for weights in ("balanced", "progressive"):
+        every: dict[str, list[float]] = {"encode": [], "decode": []}
+        for path in paths:
+            pixels = np.asarray(Image.open(path).convert("RGB"))
+            for key, values in timed(pixels, arguments.model, 2, weights).items():
+                every[key].append(min(values))
+        pictures[weights] = {key: summary(values) for key, values in every.items()}
     sizes = []
     for width, height in SIDES:
         command = [sys.executable, __file__, str(arguments.pictures), str(arguments.out)]
@@ -124,8 +128,8 @@ def main() -> None:
         print(sizes[-1], file=sys.stderr)
     result = {
         "machine": f"{platform.processor() or platform.machine()}, {arguments.threads} threads",
-        "torch": torch.__version__,
-        "pictures": {key: summary(values) for key, values in every.items()},
+        "numpy": np.__version__,
+        "pictures": pictures,
         "sizes": sizes,
         "commands": commands(paths[0], arguments.model, arguments.threads),
     }

@@ -12,7 +12,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 from metrics import psnr
 from PIL import Image
 from tqdm import tqdm
@@ -21,31 +20,30 @@ import hvcodec
 from hvcodec import container, engine, modelfile, picture
 from hvcodec.codec import Encoder
 from hvcodec.ladder import LAYERS
-from hvcodec.likelihood import Prior, bits, wide_part
+from hvcodec.mixture import Mixture
+from hvcodec.network import Prior, delta
 from hvcodec.steps import betas, lambda_of_quality, step_indices
 
 QUALITIES = (20, 50, 80)
 
 
-def ideal_bits(network: engine.Engine, latents: list[torch.Tensor], steps: list[int]) -> float:
+def ideal_bits(network: engine.Engine, latents: list[np.ndarray], steps: list[int]) -> float:
     """-log2 of the network's probability of the symbols that the encoder chose, skipped ones too."""
-    layers, _ = network.encode(latents, steps, betas(None))
-    model, indices = network.model, torch.tensor([steps])
+    layers = network.encode([latents], steps, betas(None)).layers
+    start, end = network.network.tensors["tail"]
     total = 0.0
 
-    def choose(index: int, p: int, prior: Prior) -> torch.Tensor:
+    def choose(index: int, p: int, prior: Prior) -> np.ndarray:
         nonlocal total
-        delta = model.delta(indices, index)
-        flat = layers[index][p].symbols
-        symbols = torch.from_numpy(flat).view(prior.mean.shape).float()
-        ratio, weight = wide_part(model.tail, prior.shape)
-        scale = torch.exp2(prior.log2_scale) / delta
-        total += float(bits(symbols, scale, ratio, weight).sum(dtype=torch.float64))
-        return symbols * delta
+        symbols = engine.unflat(layers[index][p].symbols.astype(np.float32), prior.mean)
+        log2_ratio, logit = ((1 - prior.shape) * start[i] + prior.shape * end[i] for i in (0, 1))
+        scale = np.exp2(prior.log2_scale) / delta(steps[index])
+        own = Mixture(scale, np.exp2(log2_ratio), 1 / (1 + np.exp(-logit)))
+        total += float(own.bits(symbols).sum(dtype=np.float64))
+        return symbols * delta(steps[index])
 
-    height, width = (n * LAYERS[-1].stride for n in latents[-1].shape[2:])
-    with torch.inference_mode():
-        model.descend(indices, indices, height, width, choose)
+    height, width = (n * LAYERS[-1].stride for n in latents[-1].shape[:2])
+    network.network.descend(steps, steps, height, width, choose)
     return total
 
 
@@ -62,7 +60,7 @@ def main() -> None:
         encoder = Encoder(network, picture.from_image(image), betas(None))
         for quality in QUALITIES:
             steps = step_indices(lambda_of_quality(quality), betas(None))
-            latents = network.analyse(encoder.source.rgb, steps)
+            (latents,) = network.analyse(encoder.source.rgb, steps)
             data = encoder.encode(lambda_of_quality(quality))
             points = hvcodec.info(data)["cut_points"]
             cuts = [

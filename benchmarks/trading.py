@@ -17,7 +17,6 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import torch
 from metrics import psnr
 from PIL import Image
 from tqdm import tqdm
@@ -25,7 +24,8 @@ from tqdm import tqdm
 from hvcodec import engine, modelfile
 from hvcodec.codec import push
 from hvcodec.engine import Engine
-from hvcodec.ladder import LAYERS_PER_LEVEL, NAMES, RATIO, names
+from hvcodec.ladder import MAX_LEVELS, NAMES, names
+from hvcodec.refinement import levels, steps_of
 from hvcodec.steps import BETA_RANGE, MAX_INDEX, STEPS_PER_OCTAVE, step_indices, step_size
 
 matplotlib.use("Agg")
@@ -33,12 +33,6 @@ import matplotlib.pyplot as plt
 
 LAMBDA = 0.01
 BETAS = (1 / 8, 1 / 2.83, 1.0, 2.83, 8.0)
-LEVELS = 2  # of refinement, for the layers that are refinements
-
-
-def levels(steps: list[int]) -> int:
-    """Levels of refinement."""
-    return (len(steps) - len(NAMES)) // LAYERS_PER_LEVEL
 
 
 def coded(
@@ -47,12 +41,10 @@ def coded(
     """Bits per pixel of every layer, MSE and PSNR."""
     # What an error of one step is worth follows the steps, also where they are not the usual ones.
     worth = [
-        torch.full(
-            (1, 1, 1, 1), LAMBDA / 3 * step_size(step) ** 2 / beta / RATIO ** (2 * levels(steps))
-        )
-        for step, beta in zip(steps[: len(NAMES)], weights)
+        np.full((1, 1), LAMBDA / 3 * step_size(step) ** 2 / beta, np.float32)
+        for step, beta in zip(steps_of(steps, levels(steps), len(steps)), weights)
     ]
-    layers, found = network.encode(network.analyse(pixels, steps), steps, weights, worth)
+    layers, found, _ = network.encode(network.analyse(pixels, steps), steps, weights, worth)
     area = pixels.shape[0] * pixels.shape[1]
     rates = [8 * len(words) / area for words in push(layers, network)]
     back = network.synthesise(found, *pixels.shape[:2])
@@ -64,7 +56,7 @@ def own_rate(network: Engine, pictures: list[np.ndarray]) -> dict:
     table: dict = {}
     falls = pairs = 0
     for refined in (False, True):
-        layers = names(LEVELS if refined else 0)
+        layers = names(MAX_LEVELS if refined else 0)
         for index, name in enumerate(tqdm(layers, desc="own rate")):
             if refined and name in NAMES:
                 continue

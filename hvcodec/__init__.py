@@ -36,7 +36,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # encode and decode bring torch, which takes a second to import; info and cut do without.
+    # encode and decode bring numpy and a coder; info and cut do without.
     if name in ("decode", "encode"):
         from . import codec
 

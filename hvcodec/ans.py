@@ -6,19 +6,21 @@ the stack, which is what makes a file that ends at a layer's end a whole file.
 """
 
 import sys
+from functools import cached_property
 from typing import Any
 
 import constriction
 import numpy as np
 
 from .errors import FormatError, ModelError
-from .tables import SILENT, TABLES, TOTAL, Index
+from .tables import PART_SILENT, SILENT, SYMBOL_TABLES, TABLES, TOTAL, Index
 
 Categorical = constriction.stream.model.Categorical
 Uniform = constriction.stream.model.Uniform
 
 ESCAPE_BITS = 16  # an escaped magnitude is coded in chunks of at most this many bits
 MAX_ESCAPE = 24  # no symbol needs more
+MOST_SAVED = 32  # symbols beyond which savings hardly change
 
 
 class Tables:
@@ -26,7 +28,6 @@ class Tables:
 
     Attributes:
         silent: bool per table: its symbols are zero without being coded.
-        zero: float32 per table, the probability of zero.
     """
 
     def __init__(self, counts: np.ndarray, reaches: np.ndarray) -> None:
@@ -40,9 +41,34 @@ class Tables:
         if any(table.sum() != TOTAL for table in self.counts):
             raise ModelError("the model's probability tables are damaged")
         zeros = counts[ends - self.reaches - 2]
-        self.silent = zeros > SILENT * TOTAL
-        self.zero = (zeros / TOTAL).astype(np.float32)
+        limits = np.where(np.arange(TABLES) < SYMBOL_TABLES, SILENT, PART_SILENT)
+        self.silent = zeros > limits * TOTAL
         self._models: dict[int, Any] = {}
+
+    @cached_property
+    def _saved(self) -> np.ndarray:
+        """Bits that the symbol n - 1 saves against n, tables x n; the last n for all above."""
+        saved = np.zeros((SYMBOL_TABLES, MOST_SAVED + 1), np.float32)
+        for table, (counts, reach) in enumerate(zip(self.counts[:SYMBOL_TABLES], self.reaches)):
+            row = -np.diff(np.log2(counts[reach : 2 * reach + 1]))
+            saved[table, 1:] = np.pad(row, (0, max(MOST_SAVED - len(row), 0)), "edge")[:MOST_SAVED]
+        return saved
+
+    def quantise(self, target: np.ndarray, index: Index, worth: np.ndarray) -> np.ndarray:
+        """The encoder's symbols of the ladder, int32: the nearest integer, or the one nearer to zero if
+        it saves more bits than its squared error costs (`quantise.py`).
+
+        Args:
+            target: in steps from the prior's mean.
+            worth: bits that a squared error of one step is worth.
+        """
+        nearest = np.rint(target)
+        size = np.abs(nearest)
+        # Low bits cost the same for all symbols: only every 2^shift-th symbol is a table's next.
+        entry = np.minimum(size / (1 << index.shift), MOST_SAVED).astype(np.int32)
+        saved = self._saved[index.table, entry] / (1 << index.shift)
+        cost = 2 * (np.abs(target) - size) + 1  # of the squared error of the one nearer to zero
+        return (nearest - np.sign(nearest) * (saved > worth * cost)).astype(np.int32)
 
     def model(self, table: int) -> Any:
         """The coder's model of a table, made when first needed."""

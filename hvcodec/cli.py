@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from . import container, files, inspect, modelfile, steps
-from .errors import HvcError, UsageError
+from .errors import HvcError, UsageError, need_torch
 from .files import Job
 
 INPUTS = click.argument("inputs", nargs=-1, required=True)
@@ -112,7 +112,7 @@ def encode(inputs: tuple[str, ...], output: str | None, **options: object) -> No
 
     def work(job: Job) -> str:
         content = files.read(job.source)
-        from . import codec, picture  # seconds, and of no use if there is nothing to read
+        from . import codec, picture  # of no use if there is nothing to read
 
         image = picture.open_picture(content)
         with _search_bar(options) as progress:
@@ -256,6 +256,7 @@ def train(
     # Threads that wait a little before they sleep: with PyTorch's small operations that is worth a
     # third of the speed, and costs other programs little. Must be set before PyTorch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    need_torch("training")
     from . import train as training
     from .model import Config
 
@@ -272,6 +273,7 @@ def train(
 @click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
 def export(run: Path, target: Path) -> None:
     """Turn a training run's checkpoint into a model file for `encode --model`."""
+    need_torch("exporting a model")
     from . import export as exporting
 
     click.echo(exporting.export(run / "checkpoint.pt", target))

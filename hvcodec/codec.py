@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from . import container, engine, modelfile, picture, ratecontrol, tuning
-from . import effort as searching
+from . import container, engine, modelfile, picture, ratecontrol, refinement, tuning
 from . import steps as rates
 from .ans import Stack
 from .container import File, Header
 from .engine import Engine, pad
-from .errors import FormatError, ModelError, UsageError
+from .errors import FormatError, ModelError, UsageError, need_torch
+from .exact import Array
 from .ladder import LAYERS, LAYERS_PER_LEVEL, MAX_LEVELS, RATIO
 from .picture import Picture
 from .ratecontrol import Setting
+from .refinement import INDEX_PER_LEVEL
 
 Progress = Callable[[float], None]
 
@@ -87,7 +87,7 @@ class Encoder:
             metadata=self.source.metadata,
         )
         tiles = [tuning.log_importance(pad(self.source.rgb[t]), self.tune) for t in _tiles(self.header)]
-        mean = sum(float(t.sum()) for t in tiles) / sum(t.numel() for t in tiles)
+        mean = sum(float(t.sum()) for t in tiles) / sum(t.size for t in tiles)
         self.importances = [tuning.importance(logs, mean) for logs in tiles]
 
     def encode(self, lam: float, thrift: float = 1.0, decoded: np.ndarray | None = None) -> bytes:
@@ -102,10 +102,10 @@ class Encoder:
             rgb = self.source.rgb[tile]
             worth = tuning.worth(importance, thrift)
             latents = self.network.analyse(rgb, steps)
-            layers, found = self.network.encode(latents, steps, self.weights, worth)
-            columns.append(push(layers, self.network))
+            encoded = self.network.encode(latents, steps, self.weights, worth)
+            columns.append(push(encoded.layers, self.network))
             if decoded is not None:
-                decoded[tile] = self.network.synthesise(found, *rgb.shape[:2])
+                decoded[tile] = self.network.synthesise(encoded.found, *rgb.shape[:2])
         self.header.steps = steps
         return container.write(self.header, [s for layer in zip(*columns) for s in layer])
 
@@ -136,17 +136,19 @@ class Encoder:
     def _search(
         self,
         rgb: np.ndarray,
-        importance: Tensor,
+        importance: Array,
         steps: list[int],
         lam: float,
         thrift: float,
         progress: Progress,
     ) -> list[bytes]:
         """The segments of one tile: after a search, or plain ones if these have the smaller J."""
+        from . import effort as searching
+
         worth = tuning.worth(importance, thrift)
         plain = self.network.analyse(rgb, steps)
         pixels = pad(rgb)
-        runs = len(searching.windows(*pixels.shape[2:])) * EFFORTS[self.effort]
+        runs = len(searching.windows(*pixels.shape[:2])) * EFFORTS[self.effort]
         done = 0
 
         def advance() -> None:
@@ -155,7 +157,7 @@ class Encoder:
             progress(done / runs)
 
         goal = searching.Goal(
-            self.network.model,
+            searching.model_of(self.network.path),
             steps,
             self.weights,
             lam,
@@ -163,11 +165,14 @@ class Encoder:
             EFFORTS[self.effort],
             advance,
         )
+        *earlier, last = plain
+        memory = self.network.encode(earlier, steps, self.weights, worth).memory if earlier else {}
+        searched = searching.search(goal, pixels, importance, memory, last)
         best, least = [], math.inf
-        for latents, goals in (searching.search(goal, pixels, importance, plain), (plain, None)):
-            layers, found = self.network.encode(latents, steps, self.weights, worth, goals)
-            segments = push(layers, self.network)
-            picture_found = self.network.synthesise(found, *rgb.shape[:2])
+        for latents in ([*earlier, searched], plain):
+            encoded = self.network.encode(latents, steps, self.weights, worth)
+            segments = push(encoded.layers, self.network)
+            picture_found = self.network.synthesise(encoded.found, *rgb.shape[:2])
             error = np.square(picture_found.astype(np.float32) - rgb).sum(2)
             importances = tuning.at_pixels(importance, *rgb.shape[:2])
             # The coder's last words are in the first segment even if its layer is off.
@@ -329,6 +334,8 @@ def encode(
             raise UsageError(f"{name} must lie in {SMALLEST_GOAL:g}..{LARGEST_GOAL:g}")
     if type(effort) is not int or effort not in range(len(EFFORTS)):
         raise UsageError(f"effort must be a whole number 0..{len(EFFORTS) - 1}, not {effort}")
+    if effort:
+        need_torch("effort")
     if tune not in tuning.TUNINGS:
         raise UsageError(f"no tuning {tune!r}; there are {', '.join(tuning.TUNINGS)}")
     encoder = Encoder(
@@ -372,12 +379,13 @@ def decode(data: bytes, layers: int | None = None, model: str | Path | None = No
     if not 1 <= layers <= file.layers:
         raise UsageError(f"the file holds layers 1 to {file.layers}")
     header = file.header
-    refinements = header.steps[len(LAYERS) :]
+    ladder, refinements = header.steps[: len(LAYERS)], header.steps[len(LAYERS) :]
     if (
-        len(header.steps) < len(LAYERS)
+        len(ladder) < len(LAYERS)
         or len(refinements) not in range(0, (MAX_LEVELS + 1) * LAYERS_PER_LEVEL, LAYERS_PER_LEVEL)
         or set(refinements) - {RATIO}
-        or (refinements and rates.OFF in header.steps)
+        or (refinements and rates.OFF in ladder)
+        or min(ladder) < INDEX_PER_LEVEL * refinement.levels(header.steps)
     ):
         raise FormatError("the file's layers are not those of this format")
     network = engine.load(modelfile.locate(model, header.model_id))

@@ -1,7 +1,7 @@
 """The `.hvc` file: header, table of segments, metadata, segments. Bytes only.
 
-The format page, docs/format.md, says every field and why. This module imports neither numpy nor
-torch, so `info` and `cut` are instant. Nothing read from a file is trusted before it is checked.
+The format page, docs/format.md, says every field and why. This module imports no numpy, so
+`info` and `cut` are instant. Nothing read from a file is trusted before it is checked.
 """
 
 import struct

@@ -11,26 +11,33 @@ Some of the moves that promise a gain are made at random, since they influence e
 did is measured by the next run: every block of 64x64 pixels keeps its moves if its own J fell, or takes
 them back and tries fewer. So J falls steadily, everywhere at its own pace; the best state of all is
 kept, and the decoder never changes.
+
+Where levels of refinement follow, the search is for the symbols of the last one.
+
+The search needs gradients, so PyTorch (`pip install hvcodec[torch]`) and the network as it was trained;
+what it finds is coded by the exact one.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import tuning
+from . import modelfile, refinement, tuning
 from .checkerboard import merge, take
-from .ladder import LAYERS, LAYERS_PER_LEVEL, MAX_STRIDE
-from .likelihood import Prior, bits, wide_part
-from .model import Model
+from .exact import Array
+from .ladder import LAYERS, MAX_STRIDE
+from .likelihood import Prior, below, bits, wide_part
+from .model import Config, Model
 from .quantise import quantise
-from .refinement import LAYER_BOUNDS, Level, choose_digits, cost_of, digit_bits
-from .steps import OFF
-from .transform import weave
+from .refinement import LEAST_MASS, NARROWEST, Known, Memory, layer_of, levels, steps_of
 
 LEAST_GAIN = 0.0  # bits that a move must promise
 FIRST_SHARE, LARGEST_SHARE = 0.6, 0.9  # of the promising moves that are made at once
@@ -66,7 +73,7 @@ class State:
     """Where the search stands, and what the moves from here promise.
 
     Attributes:
-        targets: y that symbols are chosen for: per layer of the ladder, then per level of refinement.
+        targets: y that symbols are chosen for, per layer of the ladder.
         cost: J of each block, in bits; B x H/64 x W/64.
         moved: likewise, the target of the most promising move of each symbol.
         gain: likewise, bits that this move promises.
@@ -78,11 +85,59 @@ class State:
     gain: list[Tensor]
 
 
+@lru_cache(maxsize=1)
+def model_of(path: Path) -> Model:
+    """The network of a model file, as it was trained."""
+    weights = {
+        k: torch.from_numpy(v).float()
+        for k, v in modelfile.tensors(path).items()
+        if not k.startswith(("tables.", "exact."))
+    }
+    model = Model(Config.from_dict(modelfile.card(path)["config"]))
+    model.load_state_dict(weights)
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _batch(planes: Array) -> Tensor:
+    """H x W x C or H x W -> 1 x C x H x W."""
+    planes = planes.reshape(*planes.shape[:2], -1).transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(planes))[None]
+
+
+def _part_bits(edges: list[Tensor], own: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
+    """What the parts of a window cost, as `refinement.odds` and `costs`, with gradients."""
+    logs: list[Tensor] = []
+    for a, b in zip(edges, edges[1:]):
+        flip = a + b > 0
+        mass = below(torch.where(flip, -a, b), *own) - below(torch.where(flip, -b, a), *own)
+        log = mass.clamp(min=float(LEAST_MASS)).log()
+        logs.append(torch.where(b - a < float(NARROWEST), -math.inf, log) if len(logs) != 1 else log)
+    total = torch.logsumexp(torch.stack(logs), 0)
+    return [(total - log) / math.log(2) for log in logs]
+
+
 def _blocks(costs: Tensor, stride: int, passes: int) -> Tensor:
     """Sums over blocks of 64x64 pixels of a packed pass: B x C x H x W -> B x H/64 x W/64."""
     size = MAX_STRIDE // stride
     window = (size, max(size // passes, 1))
     return F.avg_pool2d(costs.sum(1, keepdim=True), window, divisor_override=1)[:, 0]
+
+
+class _Chosen(NamedTuple):
+    """Symbols of a pass.
+
+    Attributes:
+        value, bits: of them; the bits follow the prior, if the value is held.
+        up, down: values of the symbols one up and one down.
+        up_bits, down_bits: how many bits more these take; infinite if there are none.
+    """
+
+    value: Tensor
+    bits: Tensor
+    up: Tensor
+    down: Tensor
+    up_bits: Tensor
+    down_bits: Tensor
 
 
 class _Moves(NamedTuple):
@@ -92,130 +147,142 @@ class _Moves(NamedTuple):
         leaf: zeros in steps, whose gradient is the effect on what follows.
         value: now, coefficient units.
         delta: step, coefficient units.
-        up, down: change of the symbol's own bits, by rate weight.
-        possible: bool, where there is a symbol.
+        to: values one symbol up and down.
+        cost: change of the symbol's own bits, by rate weight; infinite where there is no such symbol.
     """
 
     leaf: Tensor
     value: Tensor
     delta: Tensor
-    up: Tensor
-    down: Tensor
-    possible: Tensor
+    to: tuple[Tensor, Tensor]
+    cost: tuple[Tensor, Tensor]
 
     def best(self, slope: Tensor, bend: Tensor) -> tuple[Tensor, Tensor]:
         """Target and gain in bits of the better move, from the gradient of everything that follows and
         lambda / 3 times the importance."""
-        bend = bend * self.delta**2
-        up, down = self.up + slope + bend, self.down - slope + bend
-        target = self.value + torch.where(up < down, self.delta, -self.delta)
-        gain = torch.where(self.possible, -torch.minimum(up, down), -math.inf)
-        return torch.where(self.possible, target, 0), gain
+        moves = [to - self.value for to in self.to]
+        up, down = (
+            cost + slope * move / self.delta + bend * move**2 for cost, move in zip(self.cost, moves)
+        )
+        return torch.where(up < down, *self.to), -torch.minimum(up, down)
 
 
 class _Run:
-    """One run down the ladder and its refinements with some targets: counts bits, notes all moves.
+    """One run down the ladder with some targets: counts bits, notes all moves.
 
     If the mean of a prior moves, later symbols are chosen anew and values stay about where they are: so
     values are held, and rates follow the mean.
     """
 
-    def __init__(self, goal: Goal, importance: Tensor, targets: list[Tensor], cost: Tensor) -> None:
-        self.goal, self.targets, self.cost = goal, targets, cost
-        self.steps = torch.tensor([goal.steps[: len(LAYERS)]])
-        self.worth = tuning.worth(importance, goal.thrift)
-        self.worths = tuning.woven_worth(self.worth, goal.weights, targets)
+    def __init__(
+        self, goal: Goal, importance: Array, memory: Memory, targets: list[Tensor], cost: Tensor
+    ) -> None:
+        self.goal, self.memory, self.targets, self.cost = goal, memory, targets, cost
+        self.run = levels(goal.steps)
+        self.steps = torch.tensor([steps_of(goal.steps, self.run, len(goal.steps))])
+        self.worth = [_batch(w) for w in tuning.worth(importance, goal.thrift)]
         self.bits = cost.new_zeros(())
         self.moves: dict[tuple[int, int], _Moves] = {}
 
-    def count(self, held: Tensor, stride: int, passes: int) -> None:
-        self.cost = self.cost + _blocks(held.detach(), stride, passes)
-        self.bits = self.bits + held.sum()
-
     def choose(self, index: int, p: int, prior: Prior) -> Tensor:
         """For `Model.descend`."""
-        if self.goal.steps[index] == OFF:
+        model, beta = self.goal.model, self.goal.weights[layer_of(self.run, index)]
+        if math.isinf(beta):
             return torch.zeros_like(prior.mean)
-        model, beta = self.goal.model, self.goal.weights[index]
         stride, passes = LAYERS[index].stride, LAYERS[index].passes
         delta = model.delta(self.steps, index)
-        ratio, weight = wide_part(model.tail, prior.shape)
+        worth = take(self.worth[index], p, passes) * (self.goal.weights[index] / beta)
         scale = torch.exp2(prior.log2_scale) / delta
-        with torch.no_grad():
-            target = (take(self.targets[index], p, passes) - prior.mean) / delta
-            symbol = quantise(target, scale, ratio, weight, take(self.worth[index], p, passes))
-            value = prior.mean + symbol * delta
-            now, up, down = (beta * bits(symbol + k, scale, ratio, weight) for k in (0, 1, -1))
+        ratio, weight = wide_part(model.tail, prior.shape)
+        own = scale, ratio, weight
+        target = (take(self.targets[index], p, passes) - prior.mean.detach()) / delta
+        chosen = self._symbol(prior, delta, own, target, worth)
+        if self.run:
+            # As on the ladder where nothing was said so far.
+            known = self.memory[index, p]
+            said = torch.from_numpy(np.isfinite(known.low))
+            part = self._part(known, prior, delta, own, target, worth)
+            chosen = _Chosen(*(torch.where(said, a, b) for a, b in zip(part, chosen)))
+        value = chosen.value
         leaf = torch.zeros_like(value, requires_grad=True)
-        everywhere = torch.ones_like(value, dtype=torch.bool)
-        self.moves[index, p] = _Moves(leaf, value, delta, up - now, down - now, everywhere)
-        held = beta * bits((value - prior.mean) / delta, scale, ratio, weight)
-        self.count(held, stride, passes)
+        changes = beta * chosen.up_bits, beta * chosen.down_bits
+        self.moves[index, p] = _Moves(leaf, value, delta, (chosen.up, chosen.down), changes)
+        self.cost = self.cost + _blocks(beta * chosen.bits.detach(), stride, passes)
+        self.bits = self.bits + beta * chosen.bits.sum()
         return value + leaf * delta - prior.mean
 
-    def refine(self, layer: int, known: Level) -> tuple[Tensor, Tensor]:
-        """For `Model.refine`."""
-        level, part = divmod(layer, LAYERS_PER_LEVEL)
-        model, beta = self.goal.model, self.goal.weights[len(LAYERS) + layer]
-        ratio, weight = wide_part(model.tail, known.prior.shape)
-        scale = torch.exp2(known.prior.log2_scale) / known.delta
-        costs = digit_bits(known.skew, known.peak, model.falloff)
-        fresh, mean = known.fresh, known.prior.mean
-
-        def cost_at(symbols: Tensor) -> Tensor:
-            return beta * torch.where(
-                fresh, bits(symbols, scale, ratio, weight), cost_of(symbols, costs)
-            )
-
+    @staticmethod
+    def _symbol(
+        prior: Prior, delta: Tensor, own: tuple[Tensor, Tensor, Tensor], target: Tensor, worth: Tensor
+    ) -> _Chosen:
+        """On the ladder's first run."""
         with torch.no_grad():
-            sent = known.waiting & (
-                torch.exp2(-cost_at(torch.zeros_like(scale)) / beta) <= LAYER_BOUNDS[part]
-            )
-            start = torch.where(fresh, mean, known.value)
-            target = (self.targets[len(LAYERS) + level] - start) / known.delta
-            here = self.worths / beta
-            new = quantise(target, scale, ratio, weight, here)
-            symbol = sent * torch.where(fresh, new, choose_digits(target, costs, here))
-            value = start + symbol * known.delta
-            now, up, down = (cost_at(symbol + k) for k in (0, 1, -1))
-        leaf = torch.zeros_like(value, requires_grad=True)
-        self.moves[len(LAYERS) + level, part] = _Moves(
-            leaf, value, known.delta, up - now, down - now, sent
+            symbol = quantise(target, *own, worth)
+            value = prior.mean + symbol * delta
+            now, up, down = (bits(symbol + k, *own) for k in (0, 1, -1))
+        held = bits((value - prior.mean) / delta, *own)
+        return _Chosen(value, held, value + delta, value - delta, up - now, down - now)
+
+    @staticmethod
+    def _part(
+        known: Known,
+        prior: Prior,
+        delta: Tensor,
+        own: tuple[Tensor, Tensor, Tensor],
+        target: Tensor,
+        worth: Tensor,
+    ) -> _Chosen:
+        """In a level of refinement."""
+        mean = prior.mean.detach()
+        step = np.float32(delta.item())
+        known = known._replace(
+            low=np.where(np.isinf(known.low), known.value - step, known.low),
+            high=np.where(np.isinf(known.high), known.value + step, known.high),
         )
-        follow = torch.where(fresh, (mean.detach() - mean) / known.delta, 0)
-        self.count(sent * cost_at(symbol + follow), 8, 1)
-        return sent, symbol + sent * (leaf + follow)
+        parts = refinement.parts(known, mean.numpy(), step)
+        points = [torch.from_numpy(point) for point in parts.points]
+        # Parts stay where they are if the mean moves.
+        moved = (mean - prior.mean) / delta
+        cost = _part_bits([torch.from_numpy(edge) + moved for edge in parts.edges], own)
+        with torch.no_grad():
+            totals = [c + worth * (target - point).square() for c, point in zip(cost, points)]
+            symbol = torch.stack(totals).argmin(0) - 1
+
+        def pick(options: list[Tensor], by: int) -> Tensor:
+            at = symbol + by
+            return torch.where(at < 0, options[0], torch.where(at > 0, options[2], options[1]))
+
+        held = pick(cost, 0)
+        with torch.no_grad():
+            value, up, down = (mean + delta * pick(points, by) for by in (0, 1, -1))
+            more = [
+                torch.where((symbol + by).abs() > 1, math.inf, pick(cost, by) - held) for by in (1, -1)
+            ]
+        return _Chosen(value, held, up, down, *more)
 
 
-def _evaluate(goal: Goal, pixels: Tensor, importance: Tensor, targets: list[Tensor]) -> State:
+def _evaluate(
+    goal: Goal, pixels: Tensor, importance: Array, memory: Memory, targets: list[Tensor]
+) -> State:
     """Run down the ladder with these targets, and back for the gradient."""
     model, lam = goal.model, goal.lam / goal.thrift
     height, width = pixels.shape[2:]
-    run = _Run(
-        goal, importance, targets, pixels.new_zeros(1, height // MAX_STRIDE, width // MAX_STRIDE)
-    )
+    cost = pixels.new_zeros(1, height // MAX_STRIDE, width // MAX_STRIDE)
+    run = _Run(goal, importance, memory, targets, cost)
     with torch.enable_grad():
         found = model.descend(run.steps, run.steps, height, width, run.choose)
-        found, known = model.refine(found, run.steps, len(goal.steps) - len(LAYERS), run.refine)
-        error = (model.synthesise(found.values, found.trunk, known) - pixels).square()
-        error = error * (lam / 3) * F.interpolate(importance, pixels.shape[2:])
+        error = (model.synthesise(*found, run.steps) - pixels).square()
+        error = error * (lam / 3) * F.interpolate(_batch(importance), pixels.shape[2:])
         leaves = [moves.leaf for moves in run.moves.values()]
         slopes = torch.autograd.grad(run.bits + error.sum(), leaves) if leaves else ()
     best: dict[int, list[tuple[Tensor, Tensor]]] = {}
     for (index, p), slope in zip(run.moves, slopes):
-        on_ladder = index < len(LAYERS)
-        bend = lam / 3 * tuning.at_stride(importance, LAYERS[index].stride if on_ladder else 8)
-        if on_ladder:
-            bend = take(bend, p, LAYERS[index].passes)
+        bend = lam / 3 * _batch(tuning.at_stride(importance, LAYERS[index].stride))
+        bend = take(bend, p, LAYERS[index].passes)
         best.setdefault(index, []).append(run.moves[index, p].best(slope, bend))
     moved, gain = list(targets), [torch.full_like(y, -math.inf) for y in targets]
     for index, parts in best.items():
-        if index < len(LAYERS):
-            moved[index], gain[index] = (merge(list(fields)) for fields in zip(*parts))
-        else:
-            # Every symbol of a level is sent in one of its layers.
-            gain[index] = torch.stack([g for _, g in parts]).amax(0)
-            moved[index] = torch.stack([t for t, _ in parts]).sum(0)
+        moved[index], gain[index] = (merge(list(fields)) for fields in zip(*parts))
     return State(targets, run.cost + _blocks(error.detach(), 1, 1), moved, gain)
 
 
@@ -225,13 +292,18 @@ def _spread_over(blocks: Tensor, like: Tensor) -> Tensor:
 
 
 def _search(
-    goal: Goal, pixels: Tensor, importance: Tensor, latents: list[Tensor], inner: list[slice]
+    goal: Goal,
+    pixels: Tensor,
+    importance: Array,
+    memory: Memory,
+    latents: list[Tensor],
+    inner: list[slice],
 ) -> list[Tensor]:
     """`search` in one window: the state of least J seen. Only blocks of its inner part move."""
     random = torch.Generator().manual_seed(0)  # the same file on every run
 
     def evaluate(targets: list[Tensor]) -> State:
-        state = _evaluate(goal, pixels, importance, targets)
+        state = _evaluate(goal, pixels, importance, memory, targets)
         goal.progress()
         return state
 
@@ -268,36 +340,45 @@ def windows(height: int, width: int) -> list[tuple[slice, slice]]:
 
 
 def search(
-    goal: Goal, pixels: Tensor, importance: Tensor, latents: list[Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Latents whose symbols have a smaller J.
+    goal: Goal, pixels: Array, importance: Array, memory: Memory, latents: list[Array]
+) -> list[Array]:
+    """Latents of the last run down the ladder whose symbols have a smaller J.
 
     The network sees one window of the picture after another, with a margin that is left as it is.
 
     Args:
         goal: the objective, and how long to search.
-        pixels: RGB minus 128, 1 x 3 x H x W, sides multiples of 64.
-        importance: of squared errors, 1 x 1 x H/8 x W/8 (`tuning.py`).
-        latents: to start from, per layer, coarse first.
-
-    Returns:
-        Latents per layer of the ladder, and what each level of refinement refines towards.
+        pixels: RGB minus 128, H x W x 3, sides multiples of 64.
+        importance: of squared errors, H/8 x W/8 (`tuning.py`).
+        memory: what is known from earlier runs.
+        latents: to start from, per layer, coarse first; the result is likewise.
     """
-    height, width = pixels.shape[2:]
-    levels = (len(goal.steps) - len(LAYERS)) // LAYERS_PER_LEVEL
-    result = [y.clone() for y in [*latents, *[weave(latents)] * levels]]
-    strides = [*(la.stride for la in LAYERS), *[8] * levels]
-    for window in windows(height, width):
+    picture, result = _batch(pixels), [_batch(y) for y in latents]
+    remembered = {
+        (k, p): [
+            field.reshape((*result[k].shape[:3], result[k].shape[3] // LAYERS[k].passes))
+            for field in fields
+        ]
+        for (k, p), fields in memory.items()
+    }
+    for window in windows(*pixels.shape[:2]):
         outer = [slice(max(s.start - MARGIN, 0), s.stop + MARGIN) for s in window]
         inner = [slice(s.start - o.start, s.stop - o.start) for s, o in zip(window, outer)]
 
-        def crop(planes: Tensor, stride: int, area: list[slice]) -> Tensor:
+        def at(stride: int, area: list[slice], passes: int = 1) -> tuple[slice, ...]:
             scale = MAX_STRIDE // stride
-            rows, columns = (slice(s.start * scale, s.stop * scale) for s in area)
-            return planes[:, :, rows, columns]
+            rows, columns = (
+                slice(s.start * scale // n, s.stop * scale // n) for s, n in zip(area, (1, passes))
+            )
+            return slice(None), slice(None), rows, columns
 
-        seen = [crop(y, stride, outer) for y, stride in zip(result, strides)]
-        found = _search(goal, crop(pixels, 1, outer), crop(importance, 8, outer), seen, inner)
-        for y, new, stride in zip(result, found, strides):
-            crop(y, stride, list(window)).copy_(crop(new, stride, inner))
-    return result[: len(LAYERS)], result[len(LAYERS) :]
+        known = {
+            (k, p): Known(*(f[at(LAYERS[k].stride, outer, LAYERS[k].passes)] for f in fields))
+            for (k, p), fields in remembered.items()
+        }
+        seen = [y[at(la.stride, outer)] for y, la in zip(result, LAYERS)]
+        here = importance[at(8, outer)[2:]]
+        found = _search(goal, picture[at(1, outer)], here, known, seen, inner)
+        for y, new, la in zip(result, found, LAYERS):
+            y[at(la.stride, list(window))] = new[at(la.stride, inner)]
+    return [y[0].permute(1, 2, 0).contiguous().numpy() for y in result]

@@ -1,7 +1,7 @@
-"""The network that encode and decode run, from a model file: pixels <-> symbols.
+"""What encode and decode run, from a model file: pixels <-> symbols.
 
-Encoder and decoder call the same code on the same shapes, one pass of one layer at a time, so the
-priors that they see are the same numbers.
+Encoder and decoder call the same code, one pass of one layer at a time, in arithmetic that is exact
+(`exact.py`), so the priors that they see are the same numbers on every machine.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,25 +11,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from . import modelfile, tables, tuning
+from . import exact, modelfile, refinement, tables
 from .ans import Tables
-from .checkerboard import take
-from .errors import ModelError
-from .ladder import LAYERS, LAYERS_PER_LEVEL, MAX_STRIDE
-from .likelihood import Prior, wide_part
-from .model import Config, Model
-from .quantise import BITS_PER_SQUARED_ERROR, quantise
-from .refinement import LAYER_BOUNDS, Level, choose_digits, digit_bits
-from .steps import OFF
-from .transform import weave
+from .errors import FormatError
+from .exact import Array
+from .ladder import LAYERS, MAX_STRIDE
+from .mixture import Mixture
+from .network import Network, Prior, delta, take
+from .parallel import single_threaded_blas
+from .refinement import Known, Memory, layer_of, levels, steps_of
+from .steps import BITS_PER_SQUARED_ERROR, OFF
 
-WORTH = [torch.full((1, 1, 1, 1), BITS_PER_SQUARED_ERROR)] * len(LAYERS)
+WORTH = [np.full((1, 1), BITS_PER_SQUARED_ERROR, np.float32)] * len(LAYERS)
 
-Symbols = np.ndarray  # int32, one-dimensional: channels outermost, then rows, then columns
+Symbols = Array  # int32, one-dimensional: channels outermost, then rows, then columns
 
 
 @dataclass
@@ -40,168 +36,251 @@ class Pass:
     index: tables.Index
 
 
-class Plan(NamedTuple):
-    """How a refinement layer is coded: parameters that have tables, and what the layer sends.
+class Opening(NamedTuple):
+    """What a pass has to say at the next step; all coefficients flat.
 
     Attributes:
-        level, shape: of fresh coefficients, as integers; 1 x 192 x H/8 x W/8.
-        skew, peak: of the others, likewise.
-        sent: bool, likewise.
-        coded: tables of what is sent.
+        known: before.
+        mean, delta: prior mean, and step, coefficient units.
+        level, shape: scale and shape of the prior as integers.
+        whole: positions of coefficients that nothing was said of so far; coded as on the ladder.
+        parted: positions of those that are coded as a part of their window.
+        parts, costs: of these windows, and in bits.
+        coded: tables of the first and then of the second.
     """
 
-    level: Tensor
-    shape: Tensor
-    skew: Tensor
-    peak: Tensor
-    sent: Tensor
+    known: Known
+    mean: Array
+    delta: np.float32
+    level: Array
+    shape: Array
+    whole: Array
+    parted: Array
+    parts: refinement.Parts
+    costs: list[Array]
     coded: tables.Index
 
 
 class Found(NamedTuple):
-    """What a run down the ladder, and its refinements, ends with.
+    """What all runs down the ladder end with.
 
     Attributes:
         values: per layer, coarse first.
         trunk: at stride 8.
-        known: steps that the values are known to, 1 x L.
+        known: steps that the values are known to.
     """
 
-    values: list[Tensor]
-    trunk: Tensor
-    known: Tensor
+    values: list[Array]
+    trunk: Array
+    known: list[int]
 
 
-def pad(rgb: np.ndarray) -> Tensor:
-    """uint8 H x W x 3 -> float32 1 x 3 x H' x W' minus 128, sides multiples of 64."""
-    pixels = torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None] - 128
+class Encoded(NamedTuple):
+    """What the encoder ends with.
+
+    Attributes:
+        layers: the passes of every layer, coarse first.
+        found: what the decoder will find.
+        memory: what is known of each pass, if the file has levels of refinement.
+    """
+
+    layers: list[list[Pass]]
+    found: Found
+    memory: Memory
+
+
+def pad(rgb: Array) -> Array:
+    """uint8 H x W x 3 -> float32 H' x W' x 3 minus 128, sides multiples of 64."""
     below, right = (-n % MAX_STRIDE for n in rgb.shape[:2])
-    return F.pad(pixels, (0, right, 0, below), mode="replicate")
+    return np.pad(rgb, ((0, below), (0, right), (0, 0)), mode="edge").astype(np.float32) - 128
+
+
+def flat(planes: Array) -> Array:
+    """H x W x C -> one dimension, channels outermost."""
+    return planes.transpose(2, 0, 1).ravel()
+
+
+def unflat(numbers: Array, like: Array) -> Array:
+    """The inverse of `flat`, in the shape of `like`."""
+    h, w, c = like.shape
+    return numbers.reshape(c, h, w).transpose(1, 2, 0)
 
 
 class Engine:
     """A loaded model.
 
     Attributes:
+        path: of its file.
         id: the model's id, 12 hexadecimal digits.
+        network: the network.
         tables: its probability tables.
     """
 
     def __init__(self, path: Path) -> None:
         """Raises ModelError if the file is not a model of this version."""
-        card, tensors = modelfile.card(path), modelfile.tensors(path)
+        self.path, self.network = path, Network(path)
         self.id = modelfile.identify(path.read_bytes())
-        try:
-            self.tables = Tables(
-                *(tensors.pop(f"tables.{part}").numpy() for part in ("counts", "reaches"))
-            )
-            self.model = Model(Config.from_dict(card["config"]))
-            self.model.load_state_dict({k: v.float() for k, v in tensors.items()})
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ModelError(f"{path.name} does not fit this version of hvcodec: {error}") from None
-        self.model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.tables = Tables(*self.network.tables)
 
-    @torch.inference_mode()
-    def analyse(self, rgb: np.ndarray, steps: list[int]) -> list[Tensor]:
-        """Latents y of a picture (uint8, H x W x 3) for some steps, per layer, coarse first."""
-        return self.model.analyse(pad(rgb), torch.tensor([steps[: len(LAYERS)]]))
+    def analyse(self, rgb: Array, steps: list[int]) -> list[list[Array]]:
+        """Latents y of a picture (uint8, H x W x 3) for some steps: for every run down the ladder, per
+        layer, coarse first.
 
-    @staticmethod
-    def _index(prior: Prior, delta: Tensor) -> tuple[Tensor, Tensor, tables.Index]:
-        """Quantised scale, quantised shape (int16), and the tables that they mean."""
-        level = tables.quantise_scale(prior.log2_scale - torch.log2(delta))
-        shape = tables.quantise_shape(prior.shape)
-        return level, shape, tables.index(level.numpy().ravel(), shape.numpy().ravel())
+        Args:
+            steps: what the file says of each layer's step.
+        """
+        pixels, count = pad(rgb), len(steps)
+        with single_threaded_blas():
+            return [
+                self.network.analyse(pixels, steps_of(steps, run, count))
+                for run in range(levels(steps) + 1)
+            ]
 
     @staticmethod
-    def _residual(symbols: Symbols, prior: Prior, delta: Tensor) -> Tensor:
-        """Symbols -> values minus the prior mean. Both sides make them from the same flat array: the
-        memory layout of a tensor decides in which order a convolution adds, so it must be one too."""
-        return torch.from_numpy(symbols).view(prior.mean.shape).float() * delta
+    def _index(prior: Prior, step: np.float32) -> tuple[Array, Array, tables.Index]:
+        """Quantised scale, quantised shape (int16), and the tables that they mean; flat."""
+        level = flat(tables.quantise_scale(prior.log2_scale - exact.log2(np.asarray(step))))
+        shape = flat(tables.quantise_shape(prior.shape))
+        return level, shape, tables.index(level, shape)
 
-    def _plan(self, layer: int, known: Level) -> Plan:
-        level, shape, fresh = self._index(known.prior, known.delta)
-        skew, peak, split = tables.quantise_split(known.skew, known.peak)
-        which = known.fresh.numpy().ravel()
-        table = np.where(which, fresh.table, split)
-        bound = np.float32(LAYER_BOUNDS[layer % LAYERS_PER_LEVEL])
-        sent = known.waiting.numpy().ravel() & (self.tables.zero[table] <= bound)
-        coded = tables.Index(table[sent], (fresh.shift * which)[sent])
-        return Plan(level, shape, skew, peak, torch.from_numpy(sent).view_as(known.fresh), coded)
+    def _mixture(self, level: Array, shape: Array) -> Mixture:
+        """The distribution in symbols, as the tables have it."""
+        ratio, weight = (part[shape] for part in self.network.wide_parts)
+        return Mixture(tables.scale_of(level), ratio, weight)
 
-    @staticmethod
-    def _spread_out(symbols: Symbols, sent: Tensor) -> Tensor:
-        """Symbols of a refinement layer where they belong, zero elsewhere."""
-        planes = torch.zeros(sent.shape)
-        planes[sent] = torch.from_numpy(symbols).float()
-        return planes
+    def _windows(self, symbols: Symbols, level: Array, shape: Array) -> tuple[Array, Array]:
+        """Windows that symbols of the ladder leave, in steps from the prior's mean; without ends where
+        the table is silent, since nothing was said there."""
+        said = ~self.tables.silent[tables.index(level, shape).table]
+        low, high = (np.full(said.shape, end, np.float32) for end in (-np.inf, np.inf))
+        own = self._mixture(level[said], shape[said])
+        low[said], high[said] = refinement.window(symbols[said].astype(np.float32), own)
+        return low, high
 
-    @torch.inference_mode()
+    def _known(self, symbols: Symbols, prior: Prior, step: np.float32) -> Known:
+        """What is known of a pass after the ladder's first run."""
+        level, shape, _ = self._index(prior, step)
+        mean, low_high = flat(prior.mean), self._windows(symbols, level, shape)
+        value, low, high = (mean + at * step for at in (symbols.astype(np.float32), *low_high))
+        return Known(value, low, high, symbols == 0)
+
+    def _open(self, known: Known, prior: Prior, step: np.float32) -> Opening:
+        """What a pass has to say at the next step, given what is known."""
+        level, shape, table = self._index(prior, step)
+        mean = flat(prior.mean)
+        # Where zero is all but certain and all that there was, nothing is said.
+        quiet = known.fresh & self.tables.silent[table.table]
+        quiet &= (known.low < mean) & (mean < known.high)
+        open_ended = np.isinf(known.low)
+        whole = np.flatnonzero(~quiet & open_ended)
+        parted = np.flatnonzero(~quiet & ~open_ended)
+        parts = refinement.parts(Known(*(field[parted] for field in known)), mean[parted], step)
+        own = self._mixture(level[parted], shape[parted])
+        down, up, part_table = tables.quantise_odds(*refinement.odds(parts.edges, own))
+        return Opening(
+            known._replace(value=np.where(quiet, mean, known.value)),
+            mean,
+            step,
+            level,
+            shape,
+            whole,
+            parted,
+            parts,
+            refinement.costs(down, up),
+            tables.Index(
+                np.concatenate([table.table[whole], part_table]),
+                np.concatenate([table.shift[whole], np.zeros_like(part_table)]),
+            ),
+        )
+
+    def _chosen(self, opening: Opening, target: Array, worth: Array) -> Symbols:
+        """The encoder's symbols of an opening; target and worth in steps, flat."""
+        whole, parted = opening.whole, opening.parted
+        index = tables.Index(*(part[: len(whole)] for part in opening.coded))
+        first = self.tables.quantise(target[whole], index, worth[whole])
+        second = refinement.choose(target[parted], opening.parts, opening.costs, worth[parted])
+        return np.concatenate([first, second]) * ~self.tables.silent[opening.coded.table]
+
+    def _close(self, opening: Opening, symbols: Symbols) -> Known:
+        """What is known once the symbols of an opening are there.
+
+        Raises:
+            FormatError: symbols that cannot be.
+        """
+        before, mean, step, level, shape, whole, parted, parts, costs, _ = opening
+        first, second = symbols[: len(whole)], symbols[len(whole) :]
+        if np.abs(second).max(initial=0) > 1:
+            raise FormatError("the coded data do not fit the model")
+        low_high = self._windows(first, level[whole], shape[whole])
+        value, low, high = (mean[whole] + at * step for at in (first.astype(np.float32), *low_high))
+        new = Known(value, low, high, first == 0)
+        narrower = refinement.narrow(second, parts, costs, mean[parted], step, before.fresh[parted])
+        after = Known(*(field.copy() for field in before))
+        for field, a, b in zip(after, new, narrower):
+            field[whole], field[parted] = a, b
+        return after
+
     def encode(
         self,
-        latents: list[Tensor],
+        latents: list[list[Array]],
         steps: list[int],
         weights: list[float],
-        worth: Sequence[Tensor] = WORTH,
-        goals: list[Tensor] | None = None,
-    ) -> tuple[list[list[Pass]], Found]:
+        worth: Sequence[Array] = WORTH,
+    ) -> Encoded:
         """Choose all symbols.
 
         Args:
-            latents: from `analyse`.
+            latents: from `analyse`, for all runs or the first of them.
             steps: what the file says of each layer's step.
             weights: rate weight per layer.
             worth: bits that a squared error of one step is worth, for each of the ladder's layers,
-                1 x 1 x H x W or 1 x 1 x 1 x 1.
-            goals: what each level of refinement refines towards, 1 x 192 x H/8 x W/8; by default
-                `latents`.
-
-        Returns:
-            The passes of every layer, coarse first, and what the decoder will find.
+                H x W or 1 x 1.
         """
-        indices = torch.tensor([steps[: len(LAYERS)]])
-        layers: list[list[Pass]] = [[] for _ in steps]
+        encoded = Encoded([[] for _ in steps], Found([], np.empty(0), []), {})
+        with single_threaded_blas():
+            for run in range(len(latents)):
+                found = self._encode_run(run, latents[run], steps, weights, worth, encoded)
+                encoded = encoded._replace(found=found)
+        return encoded
 
-        def choose(index: int, p: int, prior: Prior) -> Tensor:
-            if steps[index] == OFF:
-                return torch.zeros_like(prior.mean)
-            y = take(latents[index], p, LAYERS[index].passes)
-            delta = self.model.delta(indices, index)
-            level, shape, table = self._index(prior, delta)
-            ratio, weight = wide_part(self.model.tail, shape / (tables.SHAPES - 1))
-            target = (y - prior.mean) / delta
-            silent = torch.from_numpy(self.tables.silent[table.table]).view_as(target)
-            here = take(worth[index].expand_as(latents[index]), p, LAYERS[index].passes)
-            chosen = quantise(target, tables.scale_of(level), ratio, weight, here) * ~silent
-            symbols = chosen.to(torch.int32).numpy().ravel()
-            layers[index].append(Pass(symbols, table))
-            return self._residual(symbols, prior, delta)
+    def _encode_run(
+        self,
+        run: int,
+        latents: list[Array],
+        steps: list[int],
+        weights: list[float],
+        worth: Sequence[Array],
+        encoded: Encoded,
+    ) -> Found:
+        """One run down the ladder; adds to the layers and the memory of `encoded`."""
+        indices, memory = steps_of(steps, run, len(steps)), encoded.memory
 
-        height, width = (n * LAYERS[-1].stride for n in latents[-1].shape[2:])
-        found = self.model.descend(indices, indices, height, width, choose)
-        if len(steps) == len(LAYERS):
-            return layers, Found(found.values, found.trunk, indices)
-        woven = weave(latents)
-        worths = tuning.woven_worth(worth, weights, latents)
+        def choose(index: int, p: int, prior: Prior) -> Array:
+            layer = layer_of(run, index)
+            if steps[layer] == OFF:
+                return np.zeros_like(prior.mean)
+            y, passes = latents[index], LAYERS[index].passes
+            step = delta(indices[index])
+            target = flat((take(y, p, passes) - prior.mean) / step)
+            here = np.broadcast_to(worth[index][..., None], y.shape)
+            here = flat(take(here, p, passes))
+            if run:
+                opening = self._open(memory[index, p], prior, step)
+                here = here * np.float32(weights[index] / weights[layer])
+                symbols = self._chosen(opening, target, here)
+                encoded.layers[layer].append(Pass(symbols, opening.coded))
+                memory[index, p] = self._close(opening, symbols)
+                return unflat(memory[index, p].value, prior.mean) - prior.mean
+            _, _, table = self._index(prior, step)
+            symbols = self.tables.quantise(target, table, here) * ~self.tables.silent[table.table]
+            encoded.layers[layer].append(Pass(symbols, table))
+            if levels(steps):
+                memory[index, p] = self._known(symbols, prior, step)
+            return unflat(symbols.astype(np.float32), prior.mean) * step
 
-        def refine(layer: int, known: Level) -> tuple[Tensor, Tensor]:
-            plan = self._plan(layer, known)
-            y = goals[layer // LAYERS_PER_LEVEL] if goals else woven
-            here = worths / weights[len(LAYERS) + layer]
-            ratio, weight = wide_part(self.model.tail, plan.shape / (tables.SHAPES - 1))
-            target = (y - known.prior.mean) / known.delta
-            fresh = quantise(target, tables.scale_of(plan.level), ratio, weight, here)
-            costs = digit_bits(plan.skew, plan.peak, self.model.falloff)
-            digits = choose_digits((y - known.value) / known.delta, costs, here)
-            chosen = torch.where(known.fresh, fresh, digits)[plan.sent]
-            symbols = chosen.to(torch.int32).numpy() * ~self.tables.silent[plan.coded.table]
-            layers[len(LAYERS) + layer].append(Pass(symbols, plan.coded))
-            return plan.sent, self._spread_out(symbols, plan.sent)
+        height, width = (n * LAYERS[-1].stride for n in latents[-1].shape[:2])
+        return Found(*self.network.descend(indices, indices, height, width, choose), indices)
 
-        found, known = self.model.refine(found, indices, len(steps) - len(LAYERS), refine)
-        return layers, Found(found.values, found.trunk, known)
-
-    @torch.inference_mode()
     def decode(
         self,
         pop: Callable[[int, tables.Index], Symbols],
@@ -217,36 +296,55 @@ class Engine:
             steps: what the file says of each layer's step.
             count: how many layers, coarse first, are present.
             height, width: of the picture.
+
+        Raises:
+            FormatError: symbols that cannot be.
         """
-        indices = torch.tensor([steps[: len(LAYERS)]])
-        present = torch.where(torch.arange(len(LAYERS)) < count, indices, OFF)
-
-        def choose(index: int, p: int, prior: Prior) -> Tensor:
-            if present[0, index] == OFF:
-                return torch.zeros_like(prior.mean)
-            delta = self.model.delta(indices, index)
-            _, _, table = self._index(prior, delta)
-            return self._residual(pop(index, table), prior, delta)
-
         height, width = (n + -n % MAX_STRIDE for n in (height, width))
-        found = self.model.descend(indices, present, height, width, choose)
-        if count <= len(LAYERS):
-            return Found(found.values, found.trunk, present)
+        memory: Memory = {}
+        with single_threaded_blas():
+            found = self._decode_run(0, pop, steps, count, height, width, memory)
+            run = 1
+            while layer_of(run, 0) < count:
+                found = self._decode_run(run, pop, steps, count, height, width, memory)
+                run += 1
+        return found
 
-        def refine(layer: int, known: Level) -> tuple[Tensor, Tensor]:
-            plan = self._plan(layer, known)
-            symbols = pop(len(LAYERS) + layer, plan.coded)
-            return plan.sent, self._spread_out(symbols, plan.sent)
+    def _decode_run(
+        self,
+        run: int,
+        pop: Callable[[int, tables.Index], Symbols],
+        steps: list[int],
+        count: int,
+        height: int,
+        width: int,
+        memory: Memory,
+    ) -> Found:
+        """One run down the ladder; changes `memory`."""
+        indices, present = (steps_of(steps, run, n) for n in (len(steps), count))
 
-        found, known = self.model.refine(found, indices, count - len(LAYERS), refine)
-        return Found(found.values, found.trunk, known)
+        def choose(index: int, p: int, prior: Prior) -> Array:
+            layer = layer_of(run, index)
+            if present[index] == OFF:
+                return np.zeros_like(prior.mean)
+            step = delta(indices[index])
+            if not run:
+                _, _, table = self._index(prior, step)
+                symbols = pop(layer, table)
+                if levels(steps):
+                    memory[index, p] = self._known(symbols, prior, step)
+                return unflat(symbols.astype(np.float32), prior.mean) * step
+            if layer < count:
+                opening = self._open(memory[index, p], prior, step)
+                memory[index, p] = self._close(opening, pop(layer, opening.coded))
+            return unflat(memory[index, p].value, prior.mean) - prior.mean
 
-    @torch.inference_mode()
-    def synthesise(self, found: Found, height: int, width: int) -> np.ndarray:
+        return Found(*self.network.descend(indices, present, height, width, choose), present)
+
+    def synthesise(self, found: Found, height: int, width: int) -> Array:
         """The picture, uint8 H x W x 3."""
-        pixels = self.model.synthesise(*found)
-        pixels = (pixels[0, :, :height, :width] + 128).round().clamp(0, 255).to(torch.uint8)
-        return pixels.permute(1, 2, 0).contiguous().numpy()
+        with single_threaded_blas():
+            return self.network.synthesise(*found)[:height, :width]
 
 
 @lru_cache(maxsize=2)

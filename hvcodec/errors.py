@@ -1,5 +1,7 @@
 """What can go wrong, as one small hierarchy: every error a user can cause is an `HvcError`."""
 
+from importlib.util import find_spec
+
 
 class HvcError(Exception):
     """Base of all errors that hvcodec raises for bad input; its text is one clear line."""
@@ -23,3 +25,9 @@ class PictureError(HvcError):
 
 class UsageError(HvcError):
     """An argument is out of range or contradicts another one."""
+
+
+def need_torch(what: str) -> None:
+    """Raise UsageError if PyTorch, which is not installed by default, is not here."""
+    if find_spec("torch") is None:
+        raise UsageError(f"{what} needs PyTorch: pip install hvcodec[torch]")

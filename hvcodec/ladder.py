@@ -3,7 +3,7 @@
 The only place where the order of the layers stands. The linear transform (`transform.py`) turns a
 picture into coefficient planes at strides 8, 16, 32 and 64; the ladder groups them into the
 stochastic layers z7 ... z1 of the hierarchical VAE, coarse to fine. Refinement layers
-(`refinement.py`), four a level, may follow; they are called r4 ... r1, or r8 ... r1 if two levels do.
+(`refinement.py`), two a level, may follow; the last one is called r1, the one before it r2, and so on.
 """
 
 from dataclasses import dataclass
@@ -43,15 +43,11 @@ LAYERS = (
 )
 NAMES = tuple(layer.name for layer in LAYERS)
 
-RATIO = 3  # each level of refinement divides all steps by it
-LAYERS_PER_LEVEL = 4
-MAX_LEVELS = 2
-REFINES = (
-    "a third of the step where a bit brings most",
-    "where it brings less",
-    "where it brings little",
-    "everywhere else",
-)
+RATIO = 2  # each level of refinement divides all steps by it
+LAYERS_PER_LEVEL = 2
+MAX_LEVELS = 4
+COARSE_HALF = 4  # layers of the ladder that the first layer of a level refines
+REFINES = ("z7 to z4 at half the step", "z3 to z1 at half the step")
 
 
 def names(levels: int) -> list[str]:

@@ -3,6 +3,7 @@
 P(z) integrates over [z - 1/2, z + 1/2] the density (1 - w) Logistic(s) + w Logistic(r s). The ratio
 r > 1 and the weight w of the wide one follow a learned curve over a single tail shape in 0..1, so
 that all distributions form one two-parameter family (scale, shape) that integer tables can hold.
+`mixture.py` is the same at run time, in exact arithmetic.
 """
 
 from typing import NamedTuple

@@ -9,9 +9,9 @@ plus a correction by a small network at stride 2.
 Inference: y = transform(x); q(z_l | z_>l, x) has unit width in symbols, centred at (y - mu)/Delta.
 At zero weights all corrections vanish and the model is a plain block-transform codec.
 
-The network is built so that it can later run in exact integers: ReLU, no normalisation, clamped
-ranges, a residual stream that is never rescaled, and conditioning that is a sum of one table per
-layer, indexed by that layer's integer step.
+This is the network as it is trained, in PyTorch; `network.py` is the same one as it runs, in exact
+arithmetic. For that it has ReLU, no normalisation, clamped ranges, a residual stream that is never
+rescaled, and conditioning that is a sum of one table per layer, indexed by that layer's integer step.
 """
 
 from collections.abc import Callable
@@ -23,17 +23,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checkerboard import merge, place, take
-from .ladder import LAYERS, LAYERS_PER_LEVEL, MAX_LEVELS, RATIO, STRIDES
-from .likelihood import Prior, wide_part
-from .refinement import INDEX_PER_LEVEL, SCALE_FLOOR, Level, clamp, restricted
+from .ladder import LAYERS, STRIDES
+from .likelihood import Prior
 from .steps import OFF, STEPS_PER_OCTAVE
-from .transform import Transform, unweave, weave
+from .torch_transform import Transform
 
 # Ranges of the prior's parameters: means in spreads, scales in octaves around half a spread.
 MEAN_MAX = 8.0
 MEAN_UNIT = 0.25  # spreads per unit of the head's output
 SCALE_MAX = 8.0
-LOGIT_UNIT = 8.0  # log odds of digits per unit of what predicts them
 
 # Hat functions over log2(Delta) that the conditioning is a linear combination of, and one flag
 # that says "layer is off". Any function of one layer's step on this grid is a table in the end.
@@ -58,10 +56,9 @@ class Config:
     Attributes:
         widths: trunk channels at strides 64, 32, 16, 8.
         expansion: hidden channels of a block per trunk channel.
-        blocks: residual blocks per pass.
+        blocks: residual blocks per pass at strides 64, 32, 16, 8.
         analysis_width: channels of the inference correction at stride 8.
         analysis_blocks: its residual blocks.
-        refiner_blocks: residual blocks of each layer of a level of refinement.
         closing_blocks: residual blocks of the trunk at stride 8 after the last layer.
         middle_width: channels of the picture correction at stride 4.
         middle_blocks: its residual blocks.
@@ -71,10 +68,9 @@ class Config:
 
     widths: tuple[int, int, int, int] = (128, 128, 128, 96)
     expansion: int = 2
-    blocks: int = 2
+    blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
     analysis_width: int = 96
-    analysis_blocks: int = 2
-    refiner_blocks: tuple[int, int, int, int] = (1, 1, 1, 2)
+    analysis_blocks: int = 4
     closing_blocks: int = 2
     middle_width: int = 64
     middle_blocks: int = 2
@@ -90,19 +86,44 @@ class Config:
         try:
             own: dict = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
             config = Config(**own)
-            lengths = len(config.widths), len(config.refiner_blocks)
+            lengths = {len(config.widths), len(config.blocks)}
             parts = [n if isinstance(n, tuple) else (n,) for n in asdict(config).values()]
             whole = all(type(n) is int and 0 < n < 4096 for part in parts for n in part)
             kinds = [type(value) for value in asdict(Config()).values()]
             alike = [type(value) for value in asdict(config).values()] == kinds
-            if lengths == (len(STRIDES), LAYERS_PER_LEVEL) and whole and alike:
+            if lengths == {len(STRIDES)} and whole and alike:
                 return config
         except (AttributeError, TypeError, ValueError):
             pass
         raise ValueError(f"not the sizes of a network: {sizes}")
 
 
-class Pointwise(nn.Module):
+class Product(nn.Module):
+    """Something that multiplies its inputs by weights.
+
+    Attributes:
+        grid: unit and limit that the inputs are rounded and clamped to, as at run time (`exact.py`);
+            None while training.
+        largest: the largest input seen, if that is noted; else None.
+    """
+
+    grid: tuple[float, int] | None = None
+    largest: float | None = None
+
+    def snap(self, x: Tensor) -> Tensor:
+        if self.largest is not None:
+            self.largest = max(self.largest, float(x.abs().max()))
+        if self.grid is None:
+            return x
+        unit, limit = self.grid
+        return torch.round(x / unit).clamp(-limit, limit) * unit
+
+    def terms(self) -> tuple[Tensor, Tensor | None]:
+        """Weights, outputs first, and biases if there are any."""
+        raise NotImplementedError
+
+
+class Pointwise(Product):
     """A matrix product over channels (1x1 convolution) whose weight is kept as a matrix."""
 
     def __init__(self, inputs: int, outputs: int, zero: bool = False) -> None:
@@ -112,10 +133,13 @@ class Pointwise(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight[:, :, None, None], self.bias)
+        return F.conv2d(self.snap(x), self.weight[:, :, None, None], self.bias)
+
+    def terms(self) -> tuple[Tensor, Tensor]:
+        return self.weight, self.bias
 
 
-class Block(nn.Module):
+class Block(Product):
     """Residual block: depthwise 3x3, expand, condition on the steps, ReLU, project."""
 
     def __init__(self, width: int, expansion: int) -> None:
@@ -130,42 +154,33 @@ class Block(nn.Module):
         self.project = Pointwise(hidden, width, zero=True)
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:
-        u = F.conv2d(h, self.depthwise, padding=1, groups=h.shape[1])
-        u = self.expand(u) + self.condition(condition)[:, :, None, None]
-        return h + self.project(torch.relu(u))
+        u = F.conv2d(self.snap(h), self.depthwise, padding=1, groups=h.shape[1])
+        # In place where the product is done with it: large pictures are limited by memory.
+        u = self.expand(u).add_(self.condition(condition)[:, :, None, None])
+        return self.project(u.relu_()).add_(h)
+
+    def terms(self) -> tuple[Tensor, None]:
+        return self.depthwise, None
 
 
 class Rung(nn.Module):
     """One pass of one layer: blocks, the prior's head, and the way back of the decoded values."""
 
-    def __init__(self, width: int, channels: int, config: Config) -> None:
+    def __init__(self, width: int, channels: int, blocks: int, expansion: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(width, config.expansion) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(Block(width, expansion) for _ in range(blocks))
         self.head = Pointwise(width, 3 * channels, zero=True)
         self.absorb = Pointwise(3 * channels, width)
 
 
-class Refiner(nn.Module):
-    """One layer of a level of refinement, the same at all levels: blocks, the head, the way back."""
-
-    def __init__(self, width: int, blocks: int, config: Config) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(Block(width, config.expansion) for _ in range(blocks))
-        # For each coefficient mean and scale, if it is fresh, and skew and peak, if it is not.
-        self.head = Pointwise(width, 2 * PLANES, zero=True)
-        self.absorb = Pointwise(3 * PLANES, width, zero=True)
-
-
 class Descent(NamedTuple):
-    """Where the ladder ends: values and priors per layer, coarse first, and the trunk at stride 8."""
+    """Where the ladder ends: values per layer, coarse first, and the trunk at stride 8."""
 
     values: list[Tensor]
-    priors: list[Prior]
     trunk: Tensor
 
 
 Choose = Callable[[int, int, Prior], Tensor]
-Refine = Callable[[int, Level], tuple[Tensor, Tensor]]
 
 
 def compress(value: Tensor) -> Tensor:
@@ -190,10 +205,13 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.transform = Transform()
-        width = dict(zip(STRIDES, config.widths))
+        width, blocks = (dict(zip(STRIDES, n)) for n in (config.widths, config.blocks))
         self.start = nn.Parameter(torch.zeros(width[STRIDES[0]]))
         self.rungs = nn.ModuleList(
-            nn.ModuleList(Rung(width[la.stride], la.channels, config) for _ in range(la.passes))
+            nn.ModuleList(
+                Rung(width[la.stride], la.channels, blocks[la.stride], config.expansion)
+                for _ in range(la.passes)
+            )
             for la in LAYERS
         )
         self.up = nn.ModuleList(
@@ -204,12 +222,6 @@ class Model(nn.Module):
             self.register_buffer(f"spread_{la.name}", torch.ones(la.channels))
         # Tail shapes: ratio and weight of the wide logistic at shape 0 and 1 (`likelihood.py`).
         self.tail = nn.Parameter(torch.tensor([[1.0, -1.0], [2.5, -1.0]]))
-        self.refiners = nn.ModuleList(Refiner(width[8], n, config) for n in config.refiner_blocks)
-        # At each level: how far to trust what the symbols' prior says of skew and peak, and how the
-        # digit leans on the symbol's sign.
-        self.trust = nn.Parameter(torch.full((MAX_LEVELS, 2, PLANES), 1 / LOGIT_UNIT))
-        self.lean = nn.Parameter(torch.zeros(MAX_LEVELS, PLANES))
-        self.falloff = nn.Parameter(torch.tensor([-4.0, 0.0]))
         w = config.analysis_width
         self.analysis_in = Pointwise(2 * PLANES, w)
         self.analysis_blocks = nn.ModuleList(
@@ -255,6 +267,7 @@ class Model(nn.Module):
         condition = self.condition(steps)
         spreads = [self.spread(k) for k, la in enumerate(LAYERS) if la.stride == 8]
         spread = torch.cat([spreads[0].new_full((3, 1, 1), DC_SPREAD), *spreads])
+        planes = planes.contiguous(memory_format=torch.channels_last)
         u = self.analysis_in(torch.cat([(planes / spread).clamp(-8, 8), compress(planes)], 1))
         for block in self.analysis_blocks:
             u = block(u, condition)
@@ -264,11 +277,11 @@ class Model(nn.Module):
 
     @staticmethod
     def condition(steps: Tensor) -> Tensor:
-        """Step indices B x L (0..255, fractions where refined) -> features B x (L * FEATURES)."""
+        """Step indices B x L (0..255) -> features B x (L * FEATURES)."""
         log2_delta = steps / STEPS_PER_OCTAVE - 1
         low, high = KNOT_RANGE
-        knots = torch.linspace(low, high, KNOTS, device=steps.device)
         spacing = (high - low) / (KNOTS - 1)
+        knots = torch.arange(KNOTS, device=steps.device) * spacing + low
         hats = (1 - (log2_delta[..., None].clamp(low, high) - knots).abs() / spacing).clamp(min=0)
         off = (steps == OFF)[..., None]
         return torch.cat([hats * ~off, off.to(hats)], -1).flatten(1)
@@ -285,30 +298,33 @@ class Model(nn.Module):
 
         Args:
             steps: step indices as coded, B x L int64.
-            present: the same, `OFF` also where a layer is missing because the stream was cut. From
-                the first missing layer on the trunk is conditioned on these, before it on `steps`,
-                as when the layers were coded.
+            present: those that the layers are known to: `OFF` where a layer is missing because the
+                stream was cut, coarser where it is known from an earlier run. From the first layer that
+                differs on the trunk is conditioned on these, before it on `steps`, as when the layers
+                were coded.
             height, width: of the picture, multiples of 64.
             choose: called as choose(layer, pass, prior) for each pass; gives the values minus the
                 prior mean, in coefficient units, B x C x H x W packed (`checkerboard.py`).
 
         Returns:
-            Values per layer (coarse first, coefficient units), their priors, the trunk at stride 8.
+            Values per layer (coarse first, coefficient units) and the trunk at stride 8.
         """
         batch = steps.shape[0]
         fine = self.condition(steps), self.condition(present)
         coarse = tuple(self.condition(s.clamp(min=FINEST_COARSE)) for s in (steps, present))
         h = self.start[:, None, None].expand(batch, -1, height // 64, width // 64)
         h = h.contiguous(memory_format=torch.channels_last)
-        values, priors = [], []
+        values = []
         for index, la in enumerate(LAYERS):
             if index and la.stride < LAYERS[index - 1].stride:
                 h = F.pixel_shuffle(self.up[STRIDES.index(la.stride) - 1](h), 2)
             coded, cut = coarse if index < COARSE_LAYERS else fine
-            condition = torch.where((present[:, index] == OFF)[:, None], cut, coded)
+            missing = present[:, index] == OFF
+            apart = missing | (present[:, index] != steps[:, index])
+            condition = torch.where(apart[:, None], cut, coded)
             spread = self.spread(index)
-            delta = self.delta(steps, index)
-            parts, seen = [], []
+            delta = self.delta(torch.where(missing[:, None], steps, present), index)
+            parts = []
             rungs = cast("list[Rung]", self.rungs[index])
             for p, rung in enumerate(rungs):
                 for block in rung.blocks:
@@ -323,72 +339,8 @@ class Model(nn.Module):
                 value = prior.mean + residual
                 h = h + place(rung.absorb(self.features(value, residual, delta, spread)), p, la.passes)
                 parts.append(value)
-                seen.append(prior)
             values.append(merge(parts))
-            priors.append(Prior(*(merge(list(fields)) for fields in zip(*seen))))
-        return Descent(values, priors, h)
-
-    def refine(
-        self, found: Descent, steps: Tensor, count: int, choose: Refine
-    ) -> tuple[Descent, Tensor]:
-        """Run the first `count` refinement layers.
-
-        Args:
-            found: from `descend`, with all layers there.
-            steps: step indices of the ladder's layers, B x L.
-            choose: called as choose(layer, known) for each layer; says which symbols the layer sends
-                (bool), and all of them, zero where not sent; both B x 192 x H/8 x W/8.
-
-        Returns:
-            The finer values, and the steps that they are known to, B x L float32.
-        """
-        shapes = [v.shape for v in found.values]
-        with torch.no_grad():
-            mean, log2_scale, shape = (weave([p[field] for p in found.priors]) for field in range(3))
-            spread = weave([self.spread(k).expand(s) for k, s in enumerate(shapes)])
-            delta = weave([self.delta(steps, k).expand(s) for k, s in enumerate(shapes)])
-        value, h = weave(found.values), found.trunk
-        fresh = (value - mean).abs() < delta / 2
-        current = steps.float()
-        for layer in range(count):
-            level, part = divmod(layer, LAYERS_PER_LEVEL)
-            if not part:
-                delta = delta / RATIO
-                unit = torch.minimum(delta, spread)
-                waiting = torch.ones_like(fresh)
-                with torch.no_grad():
-                    # Scales far below the last step were of no account: nobody knows them well.
-                    log2_scale = torch.maximum(log2_scale, torch.log2(delta * SCALE_FLOOR))
-                    position = torch.round((value - mean) / delta)
-                    scale = torch.exp2(log2_scale) / delta
-                    thirds = restricted(position, scale, *wide_part(self.tail, shape))
-                trust, lean = (LOGIT_UNIT * p[level, ..., None, None] for p in (self.trust, self.lean))
-                skew, peak = (a * t for a, t in zip(thirds, trust))
-                skew = skew + lean * position.sign()
-            refiner = cast("Refiner", self.refiners[part])
-            condition = self.condition(current)
-            for block in refiner.blocks:
-                h = block(h, condition)
-            first, second = refiner.head(h).float().chunk(2, 1)
-            prior = Prior(
-                value.detach() + first.clamp(-RATIO, RATIO) * unit,
-                log2_scale + second.clamp(-SCALE_MAX, SCALE_MAX),
-                shape,
-            )
-            open_now = clamp(skew + LOGIT_UNIT * first, peak + LOGIT_UNIT * second)
-            sent, symbols = choose(layer, Level(waiting, fresh, prior, *open_now, value, delta))
-            moved = torch.where(fresh, prior.mean - value.detach(), 0) + symbols * delta
-            value = value + torch.where(sent, moved, 0)
-            seen = self.features(value, symbols * delta, delta, spread)
-            h = h + refiner.absorb(torch.cat([seen[:, : 2 * PLANES], seen[:, 2 * PLANES :] + sent], 1))
-            with torch.no_grad():
-                waiting = waiting & ~sent
-                new = sent & fresh
-                mean = torch.where(new, prior.mean, mean)
-                log2_scale = torch.where(new, prior.log2_scale, log2_scale)
-                fresh = fresh & (symbols == 0)
-            current = current - INDEX_PER_LEVEL / LAYERS_PER_LEVEL
-        return Descent(unweave(value), found.priors, h), current
+        return Descent(values, h)
 
     @staticmethod
     def features(value: Tensor, residual: Tensor, delta: Tensor, spread: Tensor) -> Tensor:

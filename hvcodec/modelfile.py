@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from .errors import ModelError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
 
 ID_DIGITS = 12
-DEFAULT_NAME = "photo2"
+DEFAULT_NAME = "photo3"
 _INSTALLED = Path(__file__).parent / "models"
 _CHECKOUT = Path(__file__).parent.parent / "models"
 
@@ -84,14 +84,14 @@ def card(path: Path) -> dict:
         raise ModelError(f"{path.name} is not a hvcodec model: {error}") from None
 
 
-def tensors(path: Path) -> "dict[str, Tensor]":
+def tensors(path: Path) -> "dict[str, np.ndarray]":
     """Tensors of a model file.
 
     Raises:
         ModelError: not a model file.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.numpy import load_file
 
     try:
         return load_file(path)

@@ -5,15 +5,11 @@ one nearer to zero if it saves more bits than its squared error costs. With the 
 lambda/3 Delta^2 / beta = 6 KAPPA^2 / ln 2 whatever lambda and beta are, so the rule needs neither.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from .likelihood import MASS_FLOOR, below
-from .steps import KAPPA
-
-BITS_PER_SQUARED_ERROR = 6 * KAPPA**2 / math.log(2)
+from .steps import BITS_PER_SQUARED_ERROR
 
 
 def quantise(

@@ -1,118 +1,206 @@
-"""Refinement layers: coefficients that are known to one step are told to a third of it.
+"""Refinement: the ladder run again with half the steps, given all that is known by then.
 
-After the seven layers of the ladder, a file may go on with levels of refinement. Each takes every
-coefficient from its quantiser step Delta to Delta / 3, given everything at the coarser step:
+After the seven layers of the ladder a file may go on with levels of refinement. Each is one more run of
+the same network down the same ladder with every step halved. The priors of the new run know nothing of
+the old one; what is known enters where the symbols are coded: the last symbol of a coefficient left it
+in a window, and its prior is restricted to that window. By the chain rule nothing is sent twice, and no
+rate is lost as long as the old run's prior of the window was as good as the new one's (Equitz & Cover,
+"Successive refinement of information", 1991).
 
-- Where all symbols so far were zero (the coefficient is fresh), little is known but the prior. The
-  trunk predicts mean, scale and shape anew, and a symbol is coded as on the ladder, with the new step.
-- Elsewhere the interval of the last symbol is split in three, so nothing that was sent before is sent
-  again (nested quantisers with the density restricted to the interval, Equitz & Cover, "Successive
-  refinement of information", 1991).
+A window has at most three parts, and the symbol -1, 0 or 1 says in which the coefficient lies:
 
-A level is four layers. How much squared error a bit is expected to save grows with how open a symbol
-is: 0.047 Delta^2 where all three thirds are equally likely, 0.014 Delta^2 where a symbol other than 0
-comes once in fifty times. So the layers send the symbols in the order of that return, by the
-probability of 0, which both sides know; and each predicts what is left from what those before it sent.
+- where all symbols so far were zero (the coefficient is fresh), the parts are cells of the new step
+  around the new prior's mean, the outer ones up to the ends of the window;
+- elsewhere the window is split into as many equal parts as new steps fit into it.
 
-The digit k of a split interval is -1, 0 or 1, or a little beyond where rate and distortion made the
-encoder choose a symbol nearer zero before. Its distribution has two parameters, skew and peak:
+Windows are exact: the encoder chooses by rate and distortion, which moves the borders between symbols
+by what both sides can compute.
 
-    log P(k) - log P(0) = peak + sign(k) skew                  for |k| = 1
-                        = peak + sign(k) skew + falloff(peak)  for |k| = 2
-
-They start at what the prior says of the three parts of the interval, and the trunk corrects them.
+A level is two layers, the ladder's coarse half and its fine half, so that a file can be cut between
+them.
 """
 
 import math
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from .ladder import RATIO
-from .likelihood import Prior, bits
-from .steps import STEPS_PER_OCTAVE
+from . import exact
+from .exact import Array
+from .ladder import COARSE_HALF, LAYERS, LAYERS_PER_LEVEL, RATIO
+from .mixture import Mixture
+from .steps import BITS_PER_SQUARED_ERROR, OFF, STEPS_PER_OCTAVE
 
-INDEX_PER_LEVEL = STEPS_PER_OCTAVE * math.log2(RATIO)  # in step indices
-REACH = 2
-SKEW_MAX = 4.0
-PEAK_RANGE = (-10.0, 3.0)
-SCALE_FLOOR = 0.15  # of what a prior at the coarser step says, in new steps
-ESCAPE_BITS = 20.0  # roughly what a digit beyond the reach costs
-
-# A layer of a level sends symbols whose probability of 0 does not exceed its bound.
-LAYER_BOUNDS = (0.32, 0.45, 0.72, 1.0)
+INDEX_PER_LEVEL = round(STEPS_PER_OCTAVE * math.log2(RATIO))  # in step indices
+LARGEST_SHIFT = np.float32(0.4)  # of a border between symbols, in steps
+NARROWEST = np.float32(0.02)  # part of a window that can be, in steps
+LEAST_MASS = np.float32(1e-30)
+HALF = np.float32(0.5)
 
 
-class Level(NamedTuple):
-    """What is known of the symbols of one layer; B x 192 x H/8 x W/8 each, woven (`transform.weave`).
+class Known(NamedTuple):
+    """What is known of some coefficients; all fields of one shape.
 
     Attributes:
-        waiting: bool, whether the symbol has not been sent at this level.
-        fresh: bool, whether all symbols of the coefficient so far were zero.
-        prior: of those that are fresh.
-        skew, peak: of those that are not; -4 .. 4 and -10 .. 3.
-        value: so far, coefficient units.
-        delta: the new step, coefficient units.
+        value: coefficient units.
+        low, high: ends of the window, coefficient units.
+        fresh: bool, whether all symbols so far were zero.
     """
 
-    waiting: Tensor
-    fresh: Tensor
-    prior: Prior
-    skew: Tensor
-    peak: Tensor
-    value: Tensor
-    delta: Tensor
+    value: Array
+    low: Array
+    high: Array
+    fresh: Array
 
 
-def restricted(position: Tensor, scale: Tensor, ratio: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Skew and peak of the three parts of an interval under the prior of the ladder's layer.
+# By (layer of the ladder, pass); flat, channels outermost.
+Memory = dict[tuple[int, int], Known]
+
+
+class Parts(NamedTuple):
+    """Up to three parts of each window, in steps from the prior's mean; parts that cannot be are empty.
+
+    Attributes:
+        edges: four ends in rising order.
+        points: three values that the parts stand for.
+        zero: three bools, whether the part keeps a fresh coefficient fresh.
+    """
+
+    edges: list[Array]
+    points: list[Array]
+    zero: list[Array]
+
+
+def levels(steps: list[int]) -> int:
+    """Levels of refinement of a file, from what it says of each layer's step."""
+    return (len(steps) - len(LAYERS)) // LAYERS_PER_LEVEL
+
+
+def layer_of(run: int, index: int) -> int:
+    """The file's layer in which a run down the ladder (0 is the first) sends a layer of the ladder."""
+    if not run:
+        return index
+    return len(LAYERS) + (run - 1) * LAYERS_PER_LEVEL + (index >= COARSE_HALF)
+
+
+def steps_of(steps: list[int], run: int, count: int) -> list[int]:
+    """Step indices that the ladder's layers are known to after a run, if `count` layers are there.
 
     Args:
-        position: of the interval's middle from the prior's mean, in new steps (an integer).
-        scale, ratio, weight: of the prior, in new steps, see `likelihood.py`.
+        steps: what the file says of each layer's step.
     """
-    below, middle, above = (-math.log(2) * bits(position + k, scale, ratio, weight) for k in (-1, 0, 1))
-    return (above - below) / 2, (above + below) / 2 - middle
+    return [
+        OFF if layer_of(0, k) >= count else step - INDEX_PER_LEVEL * (run - (layer_of(run, k) >= count))
+        for k, step in enumerate(steps[: len(LAYERS)])
+    ]
 
 
-def clamp(skew: Tensor, peak: Tensor) -> tuple[Tensor, Tensor]:
-    """Into their ranges."""
-    return skew.clamp(-SKEW_MAX, SKEW_MAX), peak.clamp(*PEAK_RANGE)
-
-
-def digit_bits(skew: Tensor, peak: Tensor, falloff: Tensor) -> list[Tensor]:
-    """Bits that the digits -2 .. 2 cost, each of the shape of `skew` and `peak`.
+def border_shift(bits_saved: Array, distance: Array | np.float32 = np.float32(1)) -> Array:
+    """How far rate and distortion move the border between two symbols, in steps (`quantise.py`).
 
     Args:
-        falloff: two numbers, float32: the log odds of 2 against 1 at a peak of zero, and how much of a
-            negative peak adds to it.
+        bits_saved: by choosing the symbol on the left; the border moves to the right.
+        distance: between the values that the two stand for, in steps.
     """
-    beyond = falloff[0] + falloff[1] * peak.clamp(max=0)
-    down, up = peak - skew, peak + skew
-    total = 1 + down.exp() + up.exp() + (down + beyond).exp() + (up + beyond).exp()
-    total = total.log()
-    logs = (down + beyond, down, torch.zeros_like(down), up, up + beyond)
-    return [(total - log) / math.log(2) for log in logs]
+    shift = bits_saved / (np.float32(2 * BITS_PER_SQUARED_ERROR) * distance)
+    return np.clip(shift, -LARGEST_SHIFT, LARGEST_SHIFT)
 
 
-def cost_of(digits: Tensor, costs: list[Tensor]) -> Tensor:
-    """Bits of digits, from the costs of all of them as `digit_bits` gives them."""
-    cost = torch.full_like(costs[0], ESCAPE_BITS)
-    for k, bits_of_k in zip(range(-REACH, REACH + 1), costs):
-        cost = torch.where(digits == k, bits_of_k, cost)
-    return cost
+def window(symbol: Array, prior: Mixture) -> tuple[Array, Array]:
+    """Ends of the window that a symbol of the ladder leaves, in steps from the prior's mean.
+
+    Args:
+        symbol: integers, float32.
+    """
+    size = np.abs(symbol)
+    smaller, here, larger = (prior.bits(size + k) for k in (-1, 0, 1))
+    outer = size + HALF + border_shift(larger - here)
+    inner = np.where(size == 0, -outer, size - HALF + border_shift(here - smaller))
+    return np.where(symbol < 0, -outer, inner), np.where(symbol < 0, -inner, outer)
 
 
-def choose_digits(
-    target: Tensor, costs: list[Tensor], bits_per_squared_error: float | Tensor
-) -> Tensor:
-    """Digits by rate and distortion: targets in new steps from the value -> integers (floats)."""
-    nearest = torch.round(target)
-    best = nearest
-    least = torch.full_like(target, math.inf)
-    for k, cost in zip(range(-REACH, REACH + 1), costs):
-        total = cost + bits_per_squared_error * (target - k).square()
-        best = torch.where(total < least, float(k), best)
-        least = torch.minimum(total, least)
-    return torch.where(nearest.abs() > REACH, nearest, best)
+def parts(known: Known, mean: Array, delta: Array | np.float32) -> Parts:
+    """The parts of each window at the new step.
+
+    Args:
+        mean, delta: of the new prior, and the new step; coefficient units.
+    """
+    low, high = ((end - mean) / delta for end in (known.low, known.high))
+    width = high - low
+    centre = np.rint((low + high) / 2)
+    count = np.clip(np.rint(width), 1, 3)
+    part = width / count
+    # Of two parts, the first is 0 and the second 1.
+    first = np.where(known.fresh, centre - HALF, low + part * (count == 3))
+    second = np.where(known.fresh, centre + HALF, np.where(count == 1, high, first + part))
+    edges = [low, np.clip(first, low, high), np.clip(second, low, high), high]
+    points, zero = [], []
+    for k, (a, b) in enumerate(zip(edges, edges[1:]), -1):
+        here = known.fresh & (centre + k == 0) & (a < 0) & (b > 0)
+        points.append(np.where(here, np.float32(0), (a + b) / 2))
+        zero.append(here)
+    unsplit = ~known.fresh & (count == 1)
+    points[1] = np.where(unsplit, (known.value - mean) / delta, points[1])
+    return Parts(edges, points, zero)
+
+
+def odds(edges: list[Array], prior: Mixture) -> tuple[Array, Array]:
+    """Log odds of the first and the third part against the second; -inf for parts that cannot be."""
+    logs = []
+    for a, b in zip(edges, edges[1:]):
+        # On the negative side both probabilities are small, so their difference keeps its digits.
+        flip = a + b > 0
+        mass = prior.below(np.where(flip, -a, b)) - prior.below(np.where(flip, -b, a))
+        logs.append(exact.log(np.maximum(mass, LEAST_MASS)))
+    down, up = (
+        np.where(edges[k + 1] - edges[k] < NARROWEST, np.float32(-np.inf), logs[k] - logs[1])
+        for k in (0, 2)
+    )
+    return down, up
+
+
+def costs(down: Array, up: Array) -> list[Array]:
+    """Bits of the symbols -1, 0 and 1 from their log odds; infinite for parts that cannot be."""
+    total = exact.log(1 + exact.exp(down) + exact.exp(up))
+    return [(total - log) * np.float32(1 / math.log(2)) for log in (down, np.zeros_like(down), up)]
+
+
+def choose(target: Array, found: Parts, cost: list[Array], worth: Array) -> Array:
+    """Symbols by rate and distortion, int32.
+
+    Args:
+        target: in steps from the prior's mean.
+        cost: bits of the three symbols.
+        worth: bits that a squared error of one step is worth.
+    """
+    totals = [c + worth * np.square(target - point) for c, point in zip(cost, found.points)]
+    return (np.argmin(totals, 0) - 1).astype(np.int32)
+
+
+def pick(symbol: Array, options: list[Array]) -> Array:
+    """The option of each symbol -1, 0 or 1."""
+    return np.where(symbol < 0, options[0], np.where(symbol > 0, options[2], options[1]))
+
+
+def narrow(
+    symbol: Array,
+    found: Parts,
+    cost: list[Array],
+    mean: Array,
+    delta: Array | np.float32,
+    fresh: Array,
+) -> Known:
+    """What is known once the symbol is there."""
+    ends = list(found.edges)
+    for k, empty in ((1, np.isinf(cost[0])), (2, np.isinf(cost[2]))):
+        left, right = found.points[k - 1], found.points[k]
+        with np.errstate(invalid="ignore"):
+            shift = border_shift(cost[k] - cost[k - 1], np.maximum(right - left, NARROWEST))
+            border = np.minimum(np.maximum((left + right) / 2 + shift, left), right)
+        ends[k] = np.where(empty, ends[k], border)
+    return Known(
+        mean + delta * pick(symbol, found.points),
+        mean + delta * pick(symbol, ends[:3]),
+        mean + delta * pick(symbol, ends[1:]),
+        fresh & pick(symbol, found.zero),
+    )

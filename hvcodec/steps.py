@@ -9,18 +9,20 @@ the best step of layer l is KAPPA * sqrt(18 beta_l / (lambda ln 2)); KAPPA above
 encoder quantises by rate and distortion rather than by rounding. Steps live on a logarithmic grid
 and are carried in files as integers 0..254; `OFF` says that a layer is not coded at all.
 
-Where levels of refinement follow, the steps of the ladder's layers are coarser by 3 for each level, and
+Where levels of refinement follow, the steps of the ladder's layers are coarser by 2 for each level, and
 the steps above are reached at the end. The weight of a refinement layer acts on the encoder's choice of
-digits only, since its step is given: a third of the one before.
+symbols only, since its step is given: half of the one before.
 """
 
 import math
 from collections.abc import Mapping
 
 from .errors import UsageError
-from .ladder import LAYERS_PER_LEVEL, MAX_LEVELS, NAMES, RATIO, names
+from .ladder import COARSE_HALF, LAYERS_PER_LEVEL, MAX_LEVELS, NAMES, RATIO, names
 
 KAPPA = 1.3
+# Bits that a squared error of one step is worth, whatever lambda and beta are: lambda/3 Delta^2 / beta.
+BITS_PER_SQUARED_ERROR = 6 * KAPPA**2 / math.log(2)
 STEPS_PER_OCTAVE = 16
 OFF = 255
 MAX_INDEX = 254
@@ -33,7 +35,9 @@ PRESETS: dict[str, tuple[float, ...]] = {
     "balanced": (1, 1, 1, 1, 1, 1, 1),
     "preview-first": (0.25, 0.25, 0.35, 0.5, 0.7, 1.4, 2.8),
     "detail-first": (2.8, 2.8, 2.0, 1.4, 1, 0.7, 0.5),
-    "progressive": (1,) * (len(NAMES) + 2 * LAYERS_PER_LEVEL),
+    # Where a level is half there, its coarse half has the finer steps: so they are a little coarser.
+    "progressive": (1.4,) * COARSE_HALF
+    + (1,) * (len(NAMES) - COARSE_HALF + MAX_LEVELS * LAYERS_PER_LEVEL),
 }
 
 
@@ -100,11 +104,11 @@ def betas(rate_weights: str | Mapping[str, float] | None) -> list[float]:
 def step_indices(lam: float, weights: list[float]) -> list[int]:
     """What the file says of each layer's step, coarse first, for lambda and rate weights beta_l.
 
-    A step index for each of the ladder's layers; for refinement layers the number of parts that they
-    split an interval in. Every layer rounds at a place of its own, so that size follows lambda in many
-    small steps and rate control can come close to its target.
+    A step index for each of the ladder's layers; for refinement layers the number that they divide it
+    by. Every layer rounds at a place of its own, so that size follows lambda in many small steps and
+    rate control can come close to its target.
     """
     refinements = len(weights) - len(NAMES)
-    lam = lam / RATIO ** (2 * refinements // LAYERS_PER_LEVEL)
+    lam = lam / RATIO ** (2 * (refinements // LAYERS_PER_LEVEL))
     biases = [(k + 0.5) / len(NAMES) - 0.5 for k in range(len(NAMES))]
     return [step_index(lam, beta, bias) for beta, bias in zip(weights, biases)] + [RATIO] * refinements

@@ -1,10 +1,9 @@
 """Distributions -> integer probabilities.
 
 Every symbol of the ladder's layers is coded under one of a few hundred tables, picked by two integers:
-the scale of its distribution in 1/8 octaves and its tail shape in sevenths. Digits of refinement layers
-have tables of their own, picked by skew and peak in halves.
-The tables are made once, when a model is exported, and ship with it as integers that sum to 2^24, so
-that no two machines can disagree.
+the scale of its distribution in 1/8 octaves and its tail shape in sevenths. Symbols of refinement
+layers have tables of their own, picked by two log odds in halves. The tables are made once, when a
+model is exported, and ship with it as integers that sum to 2^24, so that no two machines can disagree.
 
 Scales above 2^3 use the table of that scale divided by a power of two, and code the low bits of the
 symbol as they are. Scales so small that a zero is all but certain are not coded at all (`silent`).
@@ -14,10 +13,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from .likelihood import below, wide_part
-from .refinement import PEAK_RANGE, SKEW_MAX, digit_bits
+from . import exact
+from .exact import Array
 
 SCALES_PER_OCTAVE = 8
 LOWEST, HIGHEST = -8, 3  # log2 of the scales that tables exist for
@@ -29,39 +27,41 @@ MAX_REACH = 500
 MAX_SHIFT = 12
 SYMBOL_TABLES = SCALES * SHAPES
 
-SPLIT_STEPS = 2  # skews and peaks are quantised in halves
-SKEWS = int(2 * SKEW_MAX * SPLIT_STEPS) + 1
-PEAKS = int((PEAK_RANGE[1] - PEAK_RANGE[0]) * SPLIT_STEPS) + 1
-SPLIT_TABLES = PEAKS * SKEWS
-TABLES = SYMBOL_TABLES + SPLIT_TABLES
-# A zero with a probability above this is not worth the time to code it.
+ODDS_STEPS = 2  # log odds are quantised in halves
+ODDS_MAX = 10.0
+ODDS = int(2 * ODDS_MAX * ODDS_STEPS) + 2  # the first of them for a symbol that cannot be
+PART_TABLES = ODDS * ODDS
+TABLES = SYMBOL_TABLES + PART_TABLES
+# A zero with a probability above this is not worth the time to code it: on the ladder, where the next
+# level can mend it, and for parts of windows, where nothing can.
 SILENT = 1 - 2.0**-10
+PART_SILENT = 1 - 2.0**-16
 
 
 class Index(NamedTuple):
     """Which table, and how many raw low bits, for each symbol; int16 arrays of one shape."""
 
-    table: np.ndarray
-    shift: np.ndarray
+    table: Array
+    shift: Array
 
 
-def quantise_scale(log2_scale: torch.Tensor) -> torch.Tensor:
+def quantise_scale(log2_scale: Array) -> Array:
     """log2 of scales in symbol units -> integers in 1/8 octaves, int16; `LOWEST` is 0."""
-    level = torch.round((log2_scale - LOWEST) * SCALES_PER_OCTAVE)
-    return level.clamp(0, SCALES - 1 + MAX_SHIFT * SCALES_PER_OCTAVE).to(torch.int16)
+    level = np.rint((log2_scale - LOWEST) * SCALES_PER_OCTAVE)
+    return np.clip(level, 0, SCALES - 1 + MAX_SHIFT * SCALES_PER_OCTAVE).astype(np.int16)
 
 
-def quantise_shape(shape: torch.Tensor) -> torch.Tensor:
+def quantise_shape(shape: Array) -> Array:
     """Tail shapes 0..1 -> integers 0..7, int16."""
-    return torch.round(shape * (SHAPES - 1)).to(torch.int16)
+    return np.rint(shape * (SHAPES - 1)).astype(np.int16)
 
 
-def scale_of(level: torch.Tensor) -> torch.Tensor:
+def scale_of(level: Array) -> Array:
     """The inverse of `quantise_scale`, as a scale; float32."""
-    return torch.exp2(level / SCALES_PER_OCTAVE + LOWEST)
+    return exact.exp2(level / np.float32(SCALES_PER_OCTAVE) + LOWEST)
 
 
-def index(level: np.ndarray, shape: np.ndarray) -> Index:
+def index(level: Array, shape: Array) -> Index:
     """Table and shift of symbols from their quantised scale and shape."""
     over = np.maximum(level - (SCALES - 1), 0)
     shift = -(-over // SCALES_PER_OCTAVE)
@@ -69,57 +69,64 @@ def index(level: np.ndarray, shape: np.ndarray) -> Index:
     return Index(table.astype(np.int16), shift.astype(np.int16))
 
 
-def quantise_split(
-    skew: torch.Tensor, peak: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-    """The nearest skew and peak that have a table, and their table; int16, flat."""
-    s = torch.round((skew + SKEW_MAX) * SPLIT_STEPS)
-    p = torch.round((peak - PEAK_RANGE[0]) * SPLIT_STEPS)
-    table = (SYMBOL_TABLES + p * SKEWS + s).to(torch.int16).numpy().ravel()
-    return s / SPLIT_STEPS - SKEW_MAX, p / SPLIT_STEPS + PEAK_RANGE[0], table
+def quantise_odds(down: Array, up: Array) -> tuple[Array, Array, Array]:
+    """The nearest log odds of -1 and 1 against 0 that have a table, and their table; int16."""
+    both = []
+    for odds in (down, up):
+        steps = np.rint((odds + np.float32(ODDS_MAX)) * ODDS_STEPS) + 1
+        both.append(np.where(np.isinf(odds), 0, np.clip(steps, 1, ODDS - 1)))
+    table = (SYMBOL_TABLES + both[0] * ODDS + both[1]).astype(np.int16)
+    return _odds_of(both[0]), _odds_of(both[1]), table
 
 
-def make(tail: torch.Tensor, falloff: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+def _odds_of(steps: Array) -> Array:
+    return np.where(steps == 0, -np.inf, (steps - 1) / ODDS_STEPS - ODDS_MAX).astype(np.float32)
+
+
+def make(tail: Array) -> tuple[Array, Array]:
     """All tables, from the learned parameters of a model's distributions.
 
     Args:
-        tail: 2 x 2 float32, see `likelihood.py`.
-        falloff: 2 float32, see `refinement.py`.
+        tail: 2 x 2, see `likelihood.py`.
 
     Returns:
         counts: int32, the tables one after the other. A table holds 2 reach + 2 counts that sum to
             2^24, none of them zero: symbols -reach .. reach, then the escape.
         reaches: int16, one for each table.
     """
-    tables = [*_symbol_tables(tail.double()), *_split_tables(falloff.double())]
+    tables = [*_symbol_tables(tail.astype(np.float64)), *_part_tables()]
     reaches = [len(masses) // 2 - 1 for masses in tables]
     counts = []
     for masses, reach in zip(tables, reaches):
-        table = (masses * TOTAL).round().clamp(min=1).long()
+        table = np.maximum(np.rint(masses * TOTAL), 1).astype(np.int32)
         table[reach] += TOTAL - table.sum()
-        counts.append(table.numpy().astype(np.int32))
+        counts.append(table)
     return np.concatenate(counts), np.array(reaches, np.int16)
 
 
-def _symbol_tables(tail: torch.Tensor) -> Iterator[torch.Tensor]:
+def _symbol_tables(tail: Array) -> Iterator[Array]:
     """Probabilities of symbols, level by level and within a level shape by shape."""
-    shapes = torch.linspace(0, 1, SHAPES, dtype=torch.float64)
-    ratios, weights = wide_part(tail, shapes)
-    edges = torch.arange(-MAX_REACH, 1, dtype=torch.float64) - 0.5
+
+    def sigmoid(x: Array) -> Array:
+        return 1 / (1 + np.exp(-np.maximum(x, -600)))
+
+    edges = np.arange(-MAX_REACH, 1) - 0.5
     for level in range(SCALES):
-        scale = torch.exp2(torch.tensor(level / SCALES_PER_OCTAVE + LOWEST, dtype=torch.float64))
-        for ratio, weight in zip(ratios, weights):
-            under = below(edges, scale, ratio, weight)
+        at = edges / 2 ** (level / SCALES_PER_OCTAVE + LOWEST)
+        for shape in np.linspace(0, 1, SHAPES):
+            log2_ratio, logit = (1 - shape) * tail[0] + shape * tail[1]
+            weight = sigmoid(logit)
+            under = (1 - weight) * sigmoid(at) + weight * sigmoid(at / 2**log2_ratio)
             reach = min(max(int((under > TAIL / 2).sum()), 1), MAX_REACH)
             lower = under[-reach - 1 :]
-            half = lower.diff()
-            yield torch.cat([half, 1 - 2 * lower[-1:], half.flip(0), 2 * lower[:1]])
+            half = np.diff(lower)
+            yield np.concatenate([half, 1 - 2 * lower[-1:], half[::-1], 2 * lower[:1]])
 
 
-def _split_tables(falloff: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Probabilities of digits, peak by peak and within a peak skew by skew."""
-    values = (torch.arange(n, dtype=torch.float64) / SPLIT_STEPS for n in (PEAKS, SKEWS))
-    peak, skew = torch.meshgrid(*values, indexing="ij")
-    bits = digit_bits(skew - SKEW_MAX, peak + PEAK_RANGE[0], falloff)
-    for masses in torch.exp2(-torch.stack([b.flatten() for b in bits], 1)):
-        yield torch.cat([masses * (1 - TAIL), torch.tensor([TAIL], dtype=torch.float64)])
+def _part_tables() -> Iterator[Array]:
+    """Probabilities of the parts of a window, by the odds of -1 and within these by those of 1."""
+    ratios = np.exp(_odds_of(np.arange(ODDS)).astype(np.float64))
+    for down in ratios:
+        for up in ratios:
+            masses = np.array([down, 1.0, up]) / (down + 1.0 + up)
+            yield np.append(masses * (1 - TAIL), TAIL)

@@ -23,7 +23,7 @@ from . import modelfile
 from . import steps as rates
 from .data import Crops, pack
 from .errors import HvcError, ModelError, UsageError
-from .ladder import LAYERS, LAYERS_PER_LEVEL, MAX_LEVELS, RATIO
+from .ladder import LAYERS
 from .model import Config, Model
 from .muon import Muon
 from .objective import objective
@@ -35,6 +35,8 @@ CLIP = 3.0  # of the gradient's norm: only for accidents, since clipping at 1 st
 # diverges must not take its last good checkpoint with it.
 RESTLESS, DIVERGED = 3.0, 8.0
 LOG_LAMBDA = (math.log(rates.LAMBDA_RANGE[0]), math.log(rates.LAMBDA_RANGE[1]))
+LOG_CORE = (math.log(1e-3), math.log(0.4))  # 0.1 to 2 bits per pixel, roughly
+CORE_SHARE = 0.75
 LOG_BETA = (math.log(rates.BETA_RANGE[0]), math.log(rates.BETA_RANGE[1]))
 
 
@@ -51,7 +53,6 @@ class Recipe:
         matrix_rate: for the matrices of blocks and resampling, under Muon.
         rate: for everything else, under Adam.
         average: decay per step of the exponential moving average that is exported.
-        refined: share of the steps whose files have refinement layers.
         seed: of weights, crops and sampled weights.
     """
 
@@ -63,7 +64,6 @@ class Recipe:
     matrix_rate: float = 0.015
     rate: float = 1.5e-3
     average: float = 0.998
-    refined: float = 0.3
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -75,8 +75,8 @@ class Recipe:
         ):
             raise ValueError("crops are (share of the training, a multiple of 64 pixels)")
         rest = (self.batch_pixels, self.warmup, self.decay, self.matrix_rate, self.rate, self.average)
-        if min(rest) <= 0 or not 0 <= self.refined <= 1:
-            raise ValueError("numbers of a recipe must be above 0, shares at most 1")
+        if min(rest) <= 0:
+            raise ValueError("numbers of a recipe must be above 0")
 
 
 @dataclass(frozen=True)
@@ -88,22 +88,20 @@ class Draw:
         beta: rate weights, B x L.
         steps: step indices that the file would carry, int64, B x L.
         present: the same with `OFF` for layers that are cut away.
-        refinements: refinement layers of all of them.
     """
 
     lam: np.ndarray
     beta: np.ndarray
     steps: np.ndarray
     present: np.ndarray
-    refinements: int = 0
 
 
 def draw(rng: np.random.Generator, count: int) -> Draw:
     """Rates mostly where files are made, all of them sometimes; one file in four traded between
     layers; one in eight cut after a layer (and of these one in three made without the rest)."""
-    core = rng.uniform(math.log(2e-4), math.log(0.15), count)
+    core = rng.uniform(*LOG_CORE, count)
     wide = rng.uniform(*LOG_LAMBDA, count)
-    lam = np.exp(np.where(rng.random(count) < 0.5, core, wide))
+    lam = np.exp(np.where(rng.random(count) < CORE_SHARE, core, wide))
     beta = np.exp(rng.uniform(*LOG_BETA, (count, len(LAYERS))))
     beta[rng.random(count) > 0.25] = 1
     indices = [rates.step_indices(a, b) for a, b in zip(lam.tolist(), beta.tolist())]
@@ -112,18 +110,6 @@ def draw(rng: np.random.Generator, count: int) -> Draw:
     present = np.where(missing, rates.OFF, indices)
     steps = np.where((rng.random(count) < 0.33)[:, None], present, indices)
     return Draw(lam, beta, steps, present)
-
-
-def draw_refined(rng: np.random.Generator, count: int) -> Draw:
-    """Files cut after one of the refinement layers.
-
-    lambda is that of the steps at the cut, which are divided by 3 every four layers.
-    """
-    refinements = int(rng.integers(1, MAX_LEVELS * LAYERS_PER_LEVEL + 1))
-    base = np.exp(rng.uniform(math.log(5e-5), math.log(1e-2), count))
-    indices = np.array([rates.step_indices(lam, [1.0] * len(LAYERS)) for lam in base.tolist()])
-    lam = base * RATIO ** (2 * refinements / LAYERS_PER_LEVEL)
-    return Draw(lam, np.ones((count, len(LAYERS))), indices, indices, refinements)
 
 
 def keep_memory() -> None:
@@ -207,9 +193,12 @@ class Trainer:
     def start(self, init: Path | None) -> None:
         """Begin a new run, from a model file or from the plain transform codec."""
         if init is not None:
-            weights = modelfile.tensors(init)
+            weights = {k: torch.from_numpy(v) for k, v in modelfile.tensors(init).items()}
             try:
-                grow(self.model, {k: v for k, v in weights.items() if not k.startswith("tables.")})
+                grow(
+                    self.model,
+                    {k: v for k, v in weights.items() if k.split(".")[0] not in ("tables", "exact")},
+                )
             except (LookupError, RuntimeError) as error:
                 raise ModelError(f"{init.name} does not fit into this configuration: {error}") from None
         else:
@@ -244,8 +233,7 @@ class Trainer:
         size = self.crop_size()
         count = max(self.recipe.batch_pixels // size**2, 1)
         rng = np.random.default_rng([self.recipe.seed, self.step, 1])
-        refined = rng.random() < self.recipe.refined
-        drawn = draw_refined(rng, count) if refined else draw(rng, count)
+        drawn = draw(rng, count)
         steps, present = (torch.from_numpy(a).to(self.device) for a in (drawn.steps, drawn.present))
         pixels = torch.from_numpy(self.crops.batch(self.step + 1, count, size)).to(self.device)
         pixels = (pixels.permute(0, 3, 1, 2).float() - 128).contiguous(
@@ -253,9 +241,8 @@ class Trainer:
         )
         self.set_rates()
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            rate, mse = objective(self.model, pixels, steps, present, drawn.refinements)
+            rate, mse = objective(self.model, pixels, steps, present)
         lam, beta = (torch.from_numpy(a).float().to(self.device) for a in (drawn.lam, drawn.beta))
-        beta = nn.functional.pad(beta, (0, 1), value=1.0)
         j = (beta * rate).sum(1) + lam * mse
         loss = (j / self.norm(drawn.lam, j.detach())).mean()
         loss.backward()
@@ -270,13 +257,10 @@ class Trainer:
         self.pixels += count * size**2
         # J grows roughly like lambda^0.55; without that the mean over random lambdas is all noise.
         level = (j.detach() / lam**0.55).log().cpu()
-        plain = (not refined) & torch.from_numpy(
-            (drawn.beta == 1).all(1) & (drawn.present[:, -1] != rates.OFF)
-        )
+        plain = torch.from_numpy((drawn.beta == 1).all(1) & (drawn.present[:, -1] != rates.OFF))
         return {
             "loss": loss.item(),
             "log_j": level[plain].mean().item() if plain.any() else math.nan,
-            "log_j_refined": level.mean().item() if refined else math.nan,
             "norm": norm.item(),
         }
 

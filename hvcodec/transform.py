@@ -1,4 +1,4 @@
-"""Pixels <-> coefficients: the linear transform that the hierarchical VAE is lifted onto.
+"""Pixels <-> coefficients: the linear transform that the hierarchical VAE is lifted onto, in numpy.
 
 RGB pixels become, through an orthonormal colour rotation and an 8x8 lapped transform, 192 coefficients
 per 8x8 block; the three DC planes go on through three 2x2 Haar steps to strides 16, 32 and 64.
@@ -6,143 +6,161 @@ per 8x8 block; the three DC planes go on through three 2x2 Haar steps to strides
 The lapped transform is the DCT-II after a learned rotation of the 8 pixels around every block border
 (4 on each side), along rows and columns (Tran, Liang & Tu, "Lapped transform via time-domain pre- and
 post-filtering", 2003). It is orthonormal whatever is learned: squared error in coefficients is squared
-error in pixels, and nothing is lost at high rates. It starts at the plain DCT.
+error in pixels, and nothing is lost at high rates.
 
-Planes are float32 tensors B x C x H x W; pixels are RGB minus 128, so -128 .. 127.
+The inverse is exact (`exact.py`): whole numbers of 2^-14 in its matrices and of 2^-8 between its parts,
+in float64. Planes are H x W x C; pixels are RGB minus 128, so -128 .. 127.
 """
 
 import math
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+import numpy as np
 
+from .exact import Array
 from .ladder import LAYERS, frequency_bands
+from .parallel import in_parallel, strips
 
 BLOCK = 8
 OVERLAP = 4
+WEIGHT_UNIT = 2.0**-14
+VALUE_UNIT = 2.0**-8
 
 # Orthonormal rows: brightness, red-green, yellow-blue.
-COLOUR = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]])
-COLOUR = COLOUR / COLOUR.norm(dim=1, keepdim=True)
+COLOUR = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]]) / np.sqrt([[3], [2], [6]])
 
 
-def dct_matrix(n: int = BLOCK) -> Tensor:
-    """The orthonormal DCT-II matrix, n x n float32, one basis vector per row."""
-    k = torch.arange(n, dtype=torch.float64)
-    basis = torch.cos(math.pi / n * (k[None] + 0.5) * k[:, None]) * math.sqrt(2 / n)
-    basis[0] /= math.sqrt(2)
-    return basis.float()
+def dct_matrix(n: int = BLOCK) -> Array:
+    """Orthonormal DCT-II, n x n float64; rows are frequencies."""
+    k, x = np.arange(n)[:, None], np.arange(n)
+    matrix = np.cos(math.pi * (2 * x + 1) * k / (2 * n)) * math.sqrt(2 / n)
+    matrix[0] /= math.sqrt(2)
+    return matrix
 
 
-def haar(planes: Tensor) -> tuple[Tensor, Tensor]:
-    """One orthonormal 2x2 Haar step: B x C x 2H x 2W -> means B x C x H x W, details B x 3C x H x W."""
-    a, b, c, d = (planes[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1))
-    details = torch.cat([a - b + c - d, a + b - c - d, a - b - c + d], 1) / 2
+def block_basis() -> Array:
+    """Basis of 8x8 blocks, 192 x 192 float64: rows are coefficients in the order of the ladder (three
+    DC, then the bands of z4 .. z1), columns are plane x row x column of the block."""
+    dct = dct_matrix()
+    order = [(plane, 0, 0) for plane in range(3)] + [c for band in frequency_bands() for c in band]
+    basis = np.zeros((len(order), 3, BLOCK, BLOCK))
+    for i, (plane, down, across) in enumerate(order):
+        basis[i, plane] = np.outer(dct[down], dct[across])
+    return basis.reshape(len(order), -1)
+
+
+def haar(means: Array) -> tuple[Array, Array]:
+    """2x2 Haar step: H x W x C -> means H/2 x W/2 x C, details H/2 x W/2 x 3C (h, v, x)."""
+    a, b, c, d = (means[i::2, j::2] for i in (0, 1) for j in (0, 1))
+    details = np.concatenate([a - b + c - d, a + b - c - d, a - b - c + d], 2) / 2
     return (a + b + c + d) / 2, details
 
 
-def unhaar(means: Tensor, details: Tensor) -> Tensor:
+def unhaar(means: Array, details: Array) -> Array:
     """The inverse of `haar`."""
-    h, v, x = details.chunk(3, 1)
-    a, b = (means + h + v + x) / 2, (means - h + v - x) / 2
-    c, d = (means + h - v - x) / 2, (means - h - v + x) / 2
-    top, bottom = torch.stack([a, b], -1).flatten(-2), torch.stack([c, d], -1).flatten(-2)
-    return torch.stack([top, bottom], -2).flatten(-3, -2)
+    h, v, x = np.split(details, 3, 2)
+    wide = np.empty((2 * means.shape[0], 2 * means.shape[1], means.shape[2]), means.dtype)
+    wide[0::2, 0::2], wide[0::2, 1::2] = (means + h + v + x) / 2, (means - h + v - x) / 2
+    wide[1::2, 0::2], wide[1::2, 1::2] = (means + h - v - x) / 2, (means - h - v + x) / 2
+    return wide
 
 
-def weave(layers: list[Tensor]) -> Tensor:
-    """One number per coefficient, in layers (coarse first, B x C x h x w) -> B x 192 x H/8 x W/8.
-
-    The first three planes hold the layers above stride 8 as a wavelet transform is usually stored in
-    place: the details of 2x2 positions beside their mean, and so on for the means.
-    """
-    means, details = layers[0][:, :3], [layers[0][:, 3:], *layers[1:3]]
-    for d in details:
-        means = F.pixel_shuffle(torch.stack([means, *d.chunk(3, 1)], 2).flatten(1, 2), 2)
-    return torch.cat([means, *layers[3:]], 1)
+def to_blocks(planes: Array) -> Array:
+    """H x W x 3 -> H/8 x W/8 x 192, plane x row x column of each block."""
+    h, w, c = planes.shape
+    blocks = planes.reshape(h // BLOCK, BLOCK, w // BLOCK, BLOCK, c).transpose(0, 2, 4, 1, 3)
+    return blocks.reshape(h // BLOCK, w // BLOCK, -1)
 
 
-def unweave(planes: Tensor) -> list[Tensor]:
-    """The inverse of `weave`."""
-    means = planes[:, :3]
-    details: list[Tensor] = []
-    for _ in range(3):
-        parts = F.pixel_unshuffle(means, 2).unflatten(1, (3, 4))
-        means = parts[:, :, 0]
-        details.insert(0, parts[:, :, 1:].transpose(1, 2).flatten(1, 2))
-    coarse = [torch.cat([means, details[0]], 1), *details[1:]]
-    return coarse + list(planes[:, 3:].split([layer.channels for layer in LAYERS[3:]], 1))
+def from_blocks(blocks: Array) -> Array:
+    """The inverse of `to_blocks`."""
+    h, w, _ = blocks.shape
+    planes = blocks.reshape(h, w, 3, BLOCK, BLOCK).transpose(0, 3, 1, 4, 2)
+    return planes.reshape(h * BLOCK, w * BLOCK, 3)
 
 
-def block_basis() -> Tensor:
-    """Basis of 8x8 blocks, 192 x 192: rows are coefficients in the order of the ladder (three DC, then
-    the bands of z4 .. z1), columns are plane x row x column of the block."""
-    dct = dct_matrix()
-    order = [(plane, 0, 0) for plane in range(3)] + [c for band in frequency_bands() for c in band]
-    basis = torch.zeros(len(order), 3, BLOCK, BLOCK)
-    for i, (plane, down, across) in enumerate(order):
-        basis[i, plane] = torch.outer(dct[down], dct[across])
-    return basis.flatten(1)
-
-
-def rotate_borders(planes: Tensor, rotations: Tensor, dim: int) -> Tensor:
-    """Rotate the 8 pixels around every inner block border along a dimension (2: down, 3: across).
+def rotate_borders(planes: Array, rotations: Array, axis: int) -> Array:
+    """Rotate the 8 pixels around every inner block border along an axis (0: down, 1: across).
 
     Args:
-        planes: B x C x H x W.
-        rotations: C x 8 x 8, orthogonal; the transposed ones undo it.
+        rotations: 3 x 8 x 8, orthogonal; the transposed ones undo it.
     """
-    lines = planes.movedim(dim, 3).contiguous()
-    inner = lines[..., OVERLAP:-OVERLAP].unflatten(3, (-1, BLOCK))
-    turned = (inner @ rotations.mT[:, None]).flatten(3)
-    lines = torch.cat([lines[..., :OVERLAP], turned, lines[..., -OVERLAP:]], 3)
-    return lines.movedim(3, dim)
+    result = planes.copy()
+    for plane, rotation in enumerate(rotations):
+        lines = np.moveaxis(planes[..., plane], axis, 1)
+        inner = lines[:, OVERLAP:-OVERLAP].reshape(-1, BLOCK) @ rotation.T
+        into = np.moveaxis(result[..., plane], axis, 1)
+        into[:, OVERLAP:-OVERLAP] = inner.reshape(len(lines), -1)
+    return result
 
 
-class Transform(nn.Module):
+def _whole(values: Array, unit: float) -> Array:
+    """float64, rounded to multiples of a power of two."""
+    return np.rint(values.astype(np.float64) / unit) * unit
+
+
+class Transform:
     """Learned lapped transform between pixels and the coefficients of every layer."""
 
-    basis: Tensor
-    colour: Tensor
+    def __init__(self, turns: Array) -> None:
+        """Args:
+            turns: int16, rotations of the three planes down, then of the three planes across, in units
+                of 2^-14; 6 x 8 x 8.
 
-    def __init__(self) -> None:
-        super().__init__()
-        # Logarithms of the rotations: of the three planes down, then of the three planes across.
-        self.rotations = nn.Parameter(torch.zeros(6, BLOCK, BLOCK))
-        self.register_buffer("basis", block_basis(), persistent=False)
-        self.register_buffer("colour", COLOUR.clone(), persistent=False)
+        Raises:
+            ValueError: of another shape.
+        """
+        if turns.shape != (6, BLOCK, BLOCK):
+            raise ValueError("the turns are not those of this transform")
+        self.turns = turns.astype(np.float64) * WEIGHT_UNIT
+        # As float32 first, which is what training has.
+        self.basis, self.colour = (
+            _whole(matrix.astype(np.float32), WEIGHT_UNIT) for matrix in (block_basis(), COLOUR)
+        )
 
-    def blocks(self, pixels: Tensor) -> Tensor:
-        """Pixels B x 3 x H x W (H, W multiples of 64) -> coefficients B x 192 x H/8 x W/8, DC first."""
-        planes = F.conv2d(pixels, self.colour[:, :, None, None])
-        down, across = torch.matrix_exp(self.rotations - self.rotations.mT).chunk(2)
-        planes = rotate_borders(rotate_borders(planes, down, 2), across, 3)
-        return F.conv2d(F.pixel_unshuffle(planes, BLOCK), self.basis[:, :, None, None])
+    def blocks(self, pixels: Array) -> Array:
+        """Pixels H x W x 3 (H, W multiples of 64) -> coefficients H/8 x W/8 x 192, DC first."""
+        planes = pixels @ self.colour.T.astype(np.float32)
+        turns = self.turns.astype(np.float32)
+        planes = rotate_borders(rotate_borders(planes, turns[:3], 0), turns[3:], 1)
+        return to_blocks(planes) @ self.basis.T.astype(np.float32)
 
     @staticmethod
-    def split(planes: Tensor) -> list[Tensor]:
+    def split(planes: Array) -> list[Array]:
         """Coefficients as `blocks` gives them -> per layer, coarse first."""
-        means, bands = planes[:, :3], planes[:, 3:]
-        fine = list(bands.split([layer.channels for layer in LAYERS[3:]], 1))
-        coarse: list[Tensor] = []
+        means, bands = planes[..., :3], planes[..., 3:]
+        fine = np.split(bands, np.cumsum([layer.channels for layer in LAYERS[3:]])[:-1], 2)
+        coarse: list[Array] = []
         for _ in range(3):
             means, details = haar(means)
             coarse.insert(0, details)
-        coarse[0] = torch.cat([means, coarse[0]], 1)
+        coarse[0] = np.concatenate([means, coarse[0]], 2)
         return coarse + fine
 
-    def forward(self, pixels: Tensor) -> list[Tensor]:
-        """Pixels B x 3 x H x W (H, W multiples of 64) -> coefficients per layer, coarse first."""
-        return self.split(self.blocks(pixels))
-
-    def inverse(self, coefficients: list[Tensor]) -> Tensor:
-        """Coefficients per layer, coarse first -> pixels B x 3 x H x W, not clamped."""
-        means = unhaar(coefficients[0][:, :3], coefficients[0][:, 3:])
+    def inverse(self, coefficients: list[Array]) -> Array:
+        """Coefficients per layer, coarse first -> pixels H x W x 3 float32, not clamped."""
+        means = unhaar(coefficients[0][..., :3], coefficients[0][..., 3:])
         for details in coefficients[1:3]:
             means = unhaar(means, details)
-        planes = torch.cat([means, *coefficients[3:]], 1)
-        planes = F.pixel_shuffle(F.conv2d(planes, self.basis.T[:, :, None, None]), BLOCK)
-        down, across = torch.matrix_exp(self.rotations.mT - self.rotations).chunk(2)
-        planes = rotate_borders(rotate_borders(planes, across, 3), down, 2)
-        return F.conv2d(planes, self.colour.T[:, :, None, None])
+        height, width = (BLOCK * n for n in means.shape[:2])
+        planes = np.empty((height, width, 3))
+        result = np.empty((height, width, 3), np.float32)
+        down, across = self.turns[:3].transpose(0, 2, 1), self.turns[3:].transpose(0, 2, 1)
+
+        def blocks(top: int, bottom: int) -> None:
+            parts = [part[top:bottom] for part in (means, *coefficients[3:])]
+            strip = from_blocks(_whole(np.concatenate(parts, 2), VALUE_UNIT) @ self.basis)
+            strip = rotate_borders(_whole(strip, VALUE_UNIT), across, 1)
+            planes[top * BLOCK : bottom * BLOCK] = _whole(strip, VALUE_UNIT)
+
+        def pixels(top: int, bottom: int) -> None:
+            # From the middle of a block to the middle of another, and to the picture's ends.
+            first = top * BLOCK - OVERLAP if top else 0
+            last = bottom * BLOCK - OVERLAP if bottom * BLOCK < height else height
+            strip = planes[max(first - OVERLAP, 0) : last + OVERLAP if last < height else height]
+            turned = rotate_borders(strip, down, 0)[OVERLAP if top else 0 :]
+            result[first:last] = _whole(turned[: last - first], VALUE_UNIT) @ self.colour
+
+        rows = strips(height // BLOCK, 2 * width * BLOCK * 3)
+        in_parallel(blocks, rows)
+        in_parallel(pixels, rows)
+        return result

@@ -251,3 +251,28 @@ assert not {"torch", "numpy", "PIL"} & set(sys.modules), "too much imported"
 def test_models_lists_the_default_model(stream):
     assert hvcodec.info(stream)["model"] in run("models").stdout
     assert hvcodec.info(stream)["model_name"] == modelfile.DEFAULT_NAME
+
+
+def test_without_pytorch_all_works_but_effort_and_training(tmp_path):
+    script = """
+import sys
+sys.modules["torch"] = None
+import hvcodec
+from click.testing import CliRunner
+from PIL import Image
+from hvcodec.cli import main
+image = Image.effect_noise((70, 50), 40)
+assert hvcodec.decode(hvcodec.encode(image, rate_weights="progressive")).size == (70, 50)
+try:
+    hvcodec.encode(image, effort=1)
+except hvcodec.UsageError as error:
+    print(error)
+for words in (["train", ".", "--run", "x"], ["export", ".", "y"]):
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1
+    print(result.stderr, end="")
+"""
+    command = [sys.executable, "-c", script]
+    found = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
+    lines = found.stdout.splitlines()
+    assert len(lines) == 3 and all("needs PyTorch" in line for line in lines)

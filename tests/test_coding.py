@@ -3,20 +3,19 @@
 import constriction
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvcodec import FormatError, ModelError, tables
 from hvcodec.ans import Stack, Tables
+from hvcodec.mixture import Mixture
 
-TAIL = torch.tensor([[1.0, -1.0], [2.5, -1.0]])
-FALLOFF = torch.tensor([-4.0, 0.5])
+TAIL = np.array([[1.0, -1.0], [2.5, -1.0]], np.float32)
 
 
 @pytest.fixture(scope="module")
 def coder_tables():
-    return Tables(*tables.make(TAIL, FALLOFF))
+    return Tables(*tables.make(TAIL))
 
 
 def draw(rng, count, top=tables.SCALES + 40):
@@ -36,41 +35,68 @@ def test_tables_are_distributions(coder_tables):
             assert (counts[: 2 * reach + 1] == counts[: 2 * reach + 1][::-1]).all()
 
 
-def test_a_skew_the_other_way_is_the_mirrored_table(coder_tables):
-    skew, peak = (torch.tensor(v) for v in ([2.5, -2.5], [-3.0, -3.0]))
-    known_skew, known_peak, (up, down) = tables.quantise_split(skew, peak)
-    assert torch.equal(known_skew, skew) and torch.equal(known_peak, peak)
-    a, b = (coder_tables.counts[t][:-1] for t in (up, down))
+def test_odds_the_other_way_are_the_mirrored_table(coder_tables):
+    down, up = (np.array(v, np.float32) for v in ([2.5, -3.0], [-3.0, 2.5]))
+    known_down, known_up, (one, other) = tables.quantise_odds(down, up)
+    assert (known_down == down).all() and (known_up == up).all()
+    a, b = (coder_tables.counts[t][:-1] for t in (one, other))
     assert np.abs(a - b[::-1]).max() <= 2
-    assert a[3] > 100 * a[1]
+    assert a[0] > 100 * a[2]
 
 
 def test_tables_are_the_likelihood_of_training(coder_tables):
+    import torch
+
     from hvcodec.likelihood import bits, wide_part
 
     for level in (24, 44, 64, tables.SCALES - 1):
         for shape in (0, 7):
             number = tables.index(np.array([level]), np.array([shape])).table[0]
             counts, reach = coder_tables.counts[number], int(coder_tables.reaches[number])
-            symbols = torch.arange(-reach, reach + 1).float()
-            ratio, weight = wide_part(TAIL, torch.tensor(shape / (tables.SHAPES - 1)))
-            scale = tables.scale_of(torch.tensor(level))
-            expected = bits(symbols, scale, ratio, weight).numpy()
+            symbols = np.arange(-reach, reach + 1, dtype=np.float32)
+            ratio, weight = wide_part(torch.from_numpy(TAIL), torch.tensor(shape / (tables.SHAPES - 1)))
+            scale = tables.scale_of(np.array([level]))
+            expected = bits(torch.from_numpy(symbols), torch.from_numpy(scale), ratio, weight).numpy()
             found = -np.log2(counts[:-1] / tables.TOTAL)
             likely = expected < 16
             assert np.abs(found - expected)[likely].max() < 0.02
+            mixture = Mixture(scale, ratio.numpy(), weight.numpy())
+            assert np.abs(mixture.bits(symbols) - expected)[likely].max() < 0.01
 
 
-def test_split_tables_are_the_likelihood_of_training(coder_tables):
-    from hvcodec.refinement import REACH, digit_bits
+def test_the_encoder_of_the_ladder_minimises_rate_and_distortion(coder_tables):
+    targets = np.linspace(-4, 4, 401, dtype=np.float32)
+    for level, shape in ((46, 0), (70, 7)):
+        index = tables.index(np.full(401, level), np.full(401, shape))
+        counts, reach = (part[index.table[0]] for part in (coder_tables.counts, coder_tables.reaches))
+        chosen = coder_tables.quantise(targets, index, np.full(401, 14.0, np.float32))
 
-    skew, peak = torch.tensor([0.0, 1.5, -4.0]), torch.tensor([0.0, -2.0, 3.0])
-    expected = torch.stack(digit_bits(skew, peak, FALLOFF), 1).numpy()
-    assert np.exp2(-expected).sum(1) == pytest.approx(1)
-    for number, costs in zip(tables.quantise_split(skew, peak)[2], expected):
-        assert coder_tables.reaches[number] == REACH
-        found = -np.log2(coder_tables.counts[number][:-1] / tables.TOTAL)
-        assert np.abs(found - costs)[costs < 16].max() < 0.02
+        def cost(symbols, counts=counts, reach=reach):
+            bits = -np.log2(counts[np.clip(symbols + reach, 0, 2 * reach)] / tables.TOTAL)
+            return bits + 14 * np.square(targets - symbols)
+
+        nearest = np.rint(targets).astype(int)
+        options = [cost(nearest), cost(nearest - np.sign(nearest))]
+        assert (cost(chosen) <= np.min(options, 0) + 1e-2).all()
+
+
+def test_part_tables_are_the_odds(coder_tables):
+    from hvcodec.refinement import costs
+
+    down = np.array([0.0, 1.5, -20.0, -np.inf], np.float32)
+    up = np.array([0.0, -2.0, 3.0, 0.5], np.float32)
+    near_down, near_up, found = tables.quantise_odds(down, up)
+    assert near_down.tolist() == [0, 1.5, -tables.ODDS_MAX, -np.inf]
+    expected = np.stack(costs(near_down, near_up), 1)
+    assert np.exp2(-expected).sum(1) == pytest.approx(1, rel=1e-4)
+    for number, bits in zip(found, expected):
+        assert coder_tables.reaches[number] == 1
+        assert not coder_tables.silent[number]
+        cost = -np.log2(coder_tables.counts[number][:-1] / tables.TOTAL)
+        assert np.abs(cost - bits)[bits < 16].max() < 0.02
+    # Where only one part can be, nothing is said.
+    alone = tables.quantise_odds(*np.full((2, 1), -np.inf, np.float32))[2]
+    assert coder_tables.silent[alone].all()
 
 
 def test_passes_come_back_in_reverse(coder_tables):
@@ -151,7 +177,7 @@ def test_the_coder_uses_exactly_the_counts(coder_tables):
 
 
 def test_damaged_tables_are_refused():
-    counts, reaches = tables.make(TAIL, FALLOFF)
+    counts, reaches = tables.make(TAIL)
     for damaged in ((counts[:-1], reaches), (counts, reaches[:-1]), (counts * 2, reaches)):
         with pytest.raises(ModelError):
             Tables(*damaged)

@@ -13,7 +13,7 @@ import hvcodec
 from hvcodec import data, modelfile
 
 TINY = json.dumps(
-    {"widths": [16, 16, 16, 16], "blocks": 1, "refiner_blocks": [1, 1, 1, 1], "closing_blocks": 1}
+    {"widths": [16, 16, 16, 16], "blocks": [1, 1, 1, 1], "closing_blocks": 1}
     | {"analysis_width": 8, "analysis_blocks": 1, "middle_width": 8, "middle_blocks": 1}
     | {"synthesis_width": 8, "synthesis_blocks": 1}
 )
@@ -35,7 +35,7 @@ def test_train_resume_export_encode_decode(tmp_path, photo):
     Image.fromarray(gradient(90, 300)).save(pictures / "small.png")
     (pictures / "broken.png").write_bytes((pictures / "photo.png").read_bytes()[:3000])
 
-    own = ("--config", TINY, "--recipe", '{"batch_pixels": 32768, "warmup": 10, "refined": 0.1}')
+    own = ("--config", TINY, "--recipe", '{"batch_pixels": 32768, "warmup": 10}')
     hvc("train", pictures, "--run", folder, "--pixels", "1", *own)
     hvc("export", folder, untrained)
     # Asked for more, the same run goes on where it stopped.
@@ -84,7 +84,7 @@ def test_train_resume_export_encode_decode(tmp_path, photo):
         "--config",
         TINY,
         "--recipe",
-        '{"crop": [[0, 64]], "refined": 1, "batch_pixels": 8192}',
+        '{"crop": [[0, 64]], "batch_pixels": 8192}',
         "--init",
         model,
     )

@@ -1,0 +1,360 @@
+"""The network as it runs: exact, in numpy, on all cores. `model.py` is what it was trained as.
+
+Features and latents are arrays H x W x C of float32. Pictures are worked on in strips of rows that fit
+into a processor's cache; since sums are exact, strips and threads change no bit of the result.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from . import exact, modelfile
+from .errors import ModelError
+from .exact import Array
+from .ladder import COARSE_HALF, LAYERS, STRIDES
+from .parallel import in_parallel, strips
+from .steps import OFF, STEPS_PER_OCTAVE
+from .transform import Transform
+
+FINEST_COARSE = 6 * STEPS_PER_OCTAVE  # z7 to z4 are conditioned as if no step were finer than 2^5
+DC_SPREAD = 512.0  # of the three DC planes at stride 8, roughly
+
+
+class Prior(NamedTuple):
+    """Prior of the latents of a pass, H x W x C.
+
+    Attributes:
+        mean: coefficient units.
+        log2_scale: log2 of the main logistic's scale, coefficient units.
+        shape: of the tail, 0 .. 1.
+    """
+
+    mean: Array
+    log2_scale: Array
+    shape: Array
+
+
+Choose = Callable[[int, int, Prior], Array]
+
+
+def shuffle(x: Array, r: int) -> Array:
+    """Channels to r x r positions: H x W x C r^2 -> H r x W r x C."""
+    h, w, c = x.shape
+    return x.reshape(h, w, c // r**2, r, r).transpose(0, 3, 1, 4, 2).reshape(h * r, w * r, c // r**2)
+
+
+def unshuffle(x: Array, r: int) -> Array:
+    """The inverse of `shuffle`."""
+    h, w, c = x.shape
+    x = x.reshape(h // r, r, w // r, r, c).transpose(0, 2, 4, 1, 3)
+    return x.reshape(h // r, w // r, c * r**2)
+
+
+def take(x: Array, p: int, passes: int) -> Array:
+    """The positions of a pass, packed: those whose row + column is p modulo 2, if there are two."""
+    if passes == 1:
+        return x
+    part = np.empty((x.shape[0], x.shape[1] // 2, x.shape[2]), x.dtype)
+    part[0::2], part[1::2] = x[0::2, p::2], x[1::2, 1 - p :: 2]
+    return part
+
+
+def put(part: Array, p: int, passes: int, into: Array, add: bool = False) -> None:
+    """The inverse of `take`: write a pass to its positions, or add it there."""
+    if passes == 1:
+        pairs = [(into, part)]
+    else:
+        pairs = [(into[0::2, p::2], part[0::2]), (into[1::2, 1 - p :: 2], part[1::2])]
+    for target, source in pairs:
+        if add:
+            target += source
+        else:
+            target[...] = source
+
+
+class Product:
+    """A product over channels: rounded weights, and the grid of its inputs."""
+
+    def __init__(self, weights: Array, biases: Array, grid: tuple[int, int] | None) -> None:
+        self.grid = None if grid is None else (2.0 ** grid[0], grid[1])
+        if self.grid is not None:
+            weights, rounded = exact.rounded(weights, biases, *self.grid)
+            assert rounded is not None
+            biases = rounded
+        self.matrix, self.biases = np.ascontiguousarray(weights.T), biases
+
+    def flat(self, x: Array) -> Array:
+        """N x inputs -> N x outputs; `x` may be written to."""
+        if self.grid is not None:
+            x = exact.snap(x, *self.grid, out=x)
+        y = x @ self.matrix
+        y += self.biases
+        return y
+
+    def rows(self, x: Array) -> Array:
+        """H x W x inputs -> H x W x outputs."""
+        return self.flat(x.reshape(-1, x.shape[2]).copy()).reshape(*x.shape[:2], -1)
+
+    def __call__(self, x: Array) -> Array:
+        """The same in strips."""
+        h, w, c = x.shape
+        out = np.empty((h, w, self.matrix.shape[1]), np.float32)
+
+        def work(top: int, bottom: int) -> None:
+            out[top:bottom] = self.rows(x[top:bottom])
+
+        in_parallel(work, strips(h, w * max(c, out.shape[2])))
+        return out
+
+
+class Block:
+    """Residual block: depthwise 3x3, expand, condition on the steps, ReLU, project."""
+
+    def __init__(
+        self,
+        kernel: Array,
+        condition: Array,
+        expand: Product,
+        project: Product,
+        grid: tuple[int, int] | None,
+    ) -> None:
+        self.grid = None if grid is None else (2.0 ** grid[0], grid[1])
+        if self.grid is not None:
+            kernel, _ = exact.rounded(kernel, None, *self.grid)
+            condition, _ = exact.rounded(
+                condition, None, 1 / exact.CONDITION_UNIT, exact.CONDITION_UNIT
+            )
+        self.kernel = np.ascontiguousarray(kernel[:, 0].transpose(1, 2, 0))
+        self.condition, self.expand, self.project = condition, expand, project
+
+    def __call__(self, h: Array, condition: Array) -> Array:
+        height, width, channels = h.shape
+        shift = self.condition @ condition
+        out = np.empty_like(h)
+
+        def work(top: int, bottom: int) -> None:
+            first, last = max(top - 1, 0), min(bottom + 1, height)
+            padded = np.zeros((bottom - top + 2, width + 2, channels), np.float32)
+            inner = padded[first - top + 1 : last - top + 1, 1:-1]
+            if self.grid is None:
+                inner[...] = h[first:last]
+            else:
+                exact.snap(h[first:last], *self.grid, out=inner)
+            rows = bottom - top
+            u = padded[:rows, :width] * self.kernel[0, 0]
+            part = np.empty_like(u)
+            for i in range(3):
+                for j in range(3):
+                    if i or j:
+                        np.multiply(padded[i : i + rows, j : j + width], self.kernel[i, j], out=part)
+                        u += part
+            hidden = self.expand.flat(u.reshape(-1, channels))
+            hidden += shift
+            np.maximum(hidden, 0, out=hidden)
+            result = self.project.flat(hidden).reshape(u.shape)
+            np.add(result, h[top:bottom], out=out[top:bottom])
+
+        in_parallel(work, strips(height, 2 * width * channels))
+        return out
+
+
+def conditions(steps: list[int]) -> Array:
+    """Features of the step indices of all layers: hat functions of log2 of each step, and a flag."""
+    features = []
+    for step in steps:
+        at = min(max(step / STEPS_PER_OCTAVE - 1, 0.0), 12.0)
+        hats = [max(1 - abs(at - 2 * k) / 2, 0.0) * (step != OFF) for k in range(7)]
+        features += [*hats, float(step == OFF)]
+    return np.array(features, np.float32)
+
+
+def delta(step: int) -> np.float32:
+    """Quantiser step in coefficient units."""
+    return exact.exp2(np.array([step / STEPS_PER_OCTAVE - 1], np.float32))[0]
+
+
+def compress(value: Array) -> Array:
+    """Coefficients on a logarithmic scale, about -3 .. 3."""
+    return np.sign(value) * exact.log2(1 + np.abs(value) / 2) / 4
+
+
+class Network:
+    """A loaded model's network."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ModelError if the file is not a model of this version."""
+        card, self.tensors = modelfile.card(path), modelfile.tensors(path)
+        try:
+            self._build(card["config"])
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ModelError(f"{path.name} does not fit this version of hvcodec: {error}") from None
+
+    def _build(self, config: dict) -> None:
+        grids = iter(self.tensors.pop("exact.grids").tolist())
+        self.transform = Transform(self.tensors.pop("exact.turns"))
+        self.tables = tuple(self.tensors.pop(f"tables.{part}") for part in ("counts", "reaches"))
+        t = self.tensors = {k: v.astype(np.float32) for k, v in self.tensors.items()}
+
+        def product(name: str, is_exact: bool = True) -> Product:
+            grid = next(grids) if is_exact else None
+            return Product(t[name + ".weight"], t[name + ".bias"], grid)
+
+        def blocks(name: str, count: int, is_exact: bool = True) -> list[Block]:
+            found = []
+            for n in range(count):
+                own = f"{name}.{n}"
+                grid = next(grids) if is_exact else None
+                parts = product(own + ".expand", is_exact), product(own + ".project", is_exact)
+                found.append(Block(t[own + ".depthwise"], t[own + ".condition.weight"], *parts, grid))
+            return found
+
+        self.rungs = [
+            [
+                (
+                    blocks(f"rungs.{k}.{p}.blocks", config["blocks"][STRIDES.index(la.stride)]),
+                    product(f"rungs.{k}.{p}.head"),
+                    product(f"rungs.{k}.{p}.absorb"),
+                )
+                for p in range(la.passes)
+            ]
+            for k, la in enumerate(LAYERS)
+        ]
+        self.up = [product(f"up.{k}") for k in range(len(STRIDES) - 1)]
+        self.closing_blocks = blocks("closing_blocks", config["closing_blocks"])
+        self.closing_head = product("closing_head")
+        self.middle_in = product("middle_in")
+        self.middle_blocks = blocks("middle_blocks", config["middle_blocks"])
+        self.middle_out = product("middle_out")
+        self.synthesis_in = product("synthesis_in")
+        self.synthesis_picture = product("synthesis_picture")
+        self.synthesis_blocks = blocks("synthesis_blocks", config["synthesis_blocks"])
+        self.synthesis_out = product("synthesis_out")
+        if next(grids, None) is not None:
+            raise ValueError("more grids than products")
+        self.analysis = (
+            product("analysis_in", False),
+            blocks("analysis_blocks", config["analysis_blocks"], False),
+            product("analysis_out", False),
+        )
+        self.gain, _ = exact.rounded(
+            t["synthesis_gain.weight"], None, 1 / exact.CONDITION_UNIT, exact.CONDITION_UNIT
+        )
+        self.spreads = [t[f"spread_{la.name}"] for la in LAYERS]
+        shapes = np.arange(8, dtype=np.float32) / 7
+        start, end = t["tail"]
+        ratio, logit = ((1 - shapes) * start[i] + shapes * end[i] for i in (0, 1))
+        self.wide_parts = exact.exp2(ratio), exact.sigmoid(logit)
+
+    def analyse(self, pixels: Array, steps: list[int]) -> list[Array]:
+        """Latents y that the posterior is centred at, per layer, coarse first.
+
+        The linear transform and a correction by a small network, in units of the steps. Not exact,
+        since only the encoder needs it.
+
+        Args:
+            pixels: RGB minus 128, H x W x 3, sides multiples of 64.
+        """
+        planes = self.transform.blocks(pixels)
+        into, blocks, out = self.analysis
+        spread = np.concatenate([np.full(3, DC_SPREAD, np.float32), *self.spreads[3:]])
+        condition = conditions(steps)
+        u = into(np.concatenate([np.clip(planes / spread, -8, 8), compress(planes)], 2))
+        for block in blocks:
+            u = block(u, condition)
+        gain = self.tensors["analysis_gain.weight"] @ condition
+        return self.transform.split(planes + out(u) * gain)
+
+    def descend(
+        self, steps: list[int], present: list[int], height: int, width: int, choose: Choose
+    ) -> tuple[list[Array], Array]:
+        """Run the generative path from coarse to fine.
+
+        Args:
+            steps: step indices as coded.
+            present: those that the layers are known to: `OFF` where a layer is missing because the
+                stream was cut, coarser where it is known from an earlier run. From the first layer that
+                differs on the trunk is conditioned on these, before it on `steps`, as when the layers
+                were coded.
+            height, width: of the picture, multiples of 64.
+            choose: called as choose(layer, pass, prior) for each pass; gives the values minus the
+                prior mean, in coefficient units, packed (`take`).
+
+        Returns:
+            Values per layer (coarse first, coefficient units) and the trunk at stride 8.
+        """
+        shape = height // STRIDES[0], width // STRIDES[0]
+        h = np.broadcast_to(self.tensors["start"], (*shape, len(self.tensors["start"]))).copy()
+        values = []
+        for index, la in enumerate(LAYERS):
+            if index and la.stride < LAYERS[index - 1].stride:
+                h = shuffle(self.up[STRIDES.index(la.stride) - 1](h), 2)
+            missing = present[index] == OFF
+            seen = present if missing or present[index] != steps[index] else steps
+            condition = conditions(
+                [max(s, FINEST_COARSE) for s in seen] if index < COARSE_HALF else seen
+            )
+            step = delta(steps[index] if missing else present[index])
+            spread = self.spreads[index]
+            layer = np.empty((height // la.stride, width // la.stride, la.channels), np.float32)
+            for p, (blocks, head, absorb) in enumerate(self.rungs[index]):
+                for block in blocks:
+                    h = block(h, condition)
+                mean, log2_scale, shape_of = np.split(head(take(h, p, la.passes)), 3, 2)
+                prior = Prior(
+                    np.clip(mean * np.float32(0.25), -8, 8) * spread,
+                    np.clip(log2_scale, -8, 8) + exact.log2(spread) - 1,
+                    np.clip(shape_of + np.float32(0.5), 0, 1),
+                )
+                residual = choose(index, p, prior)
+                value = prior.mean + residual
+                symbol = residual / step
+                features = [
+                    np.clip(value / spread, -8, 8),
+                    compress(value),
+                    np.sign(symbol) * exact.log2(1 + np.abs(symbol)) / 2,
+                ]
+                put(absorb(np.concatenate(features, 2)), p, la.passes, h, add=True)
+                put(value, p, la.passes, layer)
+            values.append(layer)
+        return values, h
+
+    def synthesise(self, values: list[Array], h: Array, present: list[int]) -> Array:
+        """Values per layer, trunk and known steps -> uint8 H x W x 3."""
+        condition = conditions(present)
+        for block in self.closing_blocks:
+            h = block(h, condition)
+        # Where in its interval, or in its prior, is the value really? By now the trunk has seen more.
+        ends = np.cumsum([la.channels for la in LAYERS[3:]])[:-1]
+        values = list(values)
+        for k, offset in enumerate(np.split(self.closing_head(h), ends, 2), 3):
+            values[k] = values[k] + offset * np.minimum(delta(present[k]), self.spreads[k])
+        linear = self.transform.inverse(values)
+        middle = shuffle(self.middle_in(h), 2)
+        for block in self.middle_blocks:
+            middle = block(middle, condition)
+        height, width = h.shape[:2]
+        rows = strips(height, width * self.synthesis_in.matrix.shape[1])
+        u = np.empty((4 * height, 4 * width, self.synthesis_out.matrix.shape[0]), np.float32)
+
+        def start(top: int, bottom: int) -> None:
+            part = u[4 * top : 4 * bottom]
+            part[...] = shuffle(self.synthesis_in.rows(h[top:bottom]), 4)
+            part += shuffle(self.middle_out.rows(middle[2 * top : 2 * bottom]), 2)
+            part += self.synthesis_picture.rows(unshuffle(linear[8 * top : 8 * bottom] / 64, 2))
+
+        in_parallel(start, rows)
+        for block in self.synthesis_blocks:
+            u = block(u, condition)
+        gain = self.gain @ condition * 8
+        picture = np.empty(linear.shape, np.uint8)
+
+        def finish(top: int, bottom: int) -> None:
+            details = shuffle(self.synthesis_out.rows(u[4 * top : 4 * bottom]) * gain, 2)
+            details += linear[8 * top : 8 * bottom]
+            details += 128
+            picture[8 * top : 8 * bottom] = np.clip(np.rint(details, out=details), 0, 255)
+
+        in_parallel(finish, rows)
+        return picture

@@ -1,0 +1,41 @@
+"""Work on pictures in strips of rows: small enough for a processor's cache, spread over its cores."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import lru_cache
+
+from threadpoolctl import ThreadpoolController
+
+STRIP = 1 << 19  # numbers in a strip, at most, roughly
+WORKERS = min(os.cpu_count() or 1, 16)
+
+
+@lru_cache(maxsize=1)
+def _workers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(WORKERS)
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def single_threaded_blas() -> AbstractContextManager:
+    """Context in which each product uses one thread, since strips use the others."""
+    return _libraries().limit(limits=1, user_api="blas")
+
+
+def strips(height: int, row_size: int) -> list[tuple[int, int]]:
+    """Rows from and to of strips of rows of `row_size` numbers each."""
+    rows = max(min(STRIP // row_size, -(-height // WORKERS)), 1)
+    return [(top, min(top + rows, height)) for top in range(0, height, rows)]
+
+
+def in_parallel(work: Callable[[int, int], None], parts: list[tuple[int, int]]) -> None:
+    """work(top, bottom) for all parts."""
+    if len(parts) == 1:
+        work(*parts[0])
+    else:
+        list(_workers().map(lambda part: work(*part), parts))

@@ -1,0 +1,477 @@
+"""A second decoder, of numpy and constriction alone, written from docs/format.md.
+
+It shares no code with the package: that it finds the same pixels shows that the page says everything,
+and that a file outlives the program that made it. Slow and plain; one tile, no metadata.
+"""
+
+import json
+import math
+import struct
+
+import constriction
+import numpy as np
+
+F = np.float32
+SIZES = {"z7": (64, 12, 1), "z6": (32, 9, 2), "z5": (16, 9, 2)}
+SIZES |= {"z4": (8, 9, 2), "z3": (8, 15, 2), "z2": (8, 39, 2), "z1": (8, 126, 2)}
+NAMES = list(SIZES)
+OFF = 255
+W = F(6 * 1.3**2 / math.log(2))
+
+
+def log2(x):
+    m, e = np.frexp(x)
+    rest = (m * F(1.40815007) - F(4.45325453)) * m + F(5.52538099)
+    rest = rest * m - F(3.59235683)
+    return e.astype(F) + (m - 1) * (2 + (m - F(0.5)) * rest)
+
+
+def exp2(x):
+    x = np.clip(x, -120, 120).astype(F)
+    whole = np.rint(x)
+    f = x - whole
+    p = (f * F(0.00132609) + F(0.00967018)) * f + F(0.05550712)
+    p = ((p * f + F(0.24022224)) * f + F(0.693147)) * f + 1
+    return p * ((whole.astype(np.int32) + 127) << 23).view(F)
+
+
+def log(x):
+    return log2(x) * F(math.log(2))
+
+
+def exp(x):
+    return exp2(x * F(1 / math.log(2)))
+
+
+def sigmoid(x):
+    return 1 / (1 + exp2(x * F(-1 / math.log(2))))
+
+
+def shuffle(x, r):
+    c, h, w = x.shape
+    return x.reshape(c // r**2, r, r, h, w).transpose(0, 3, 1, 4, 2).reshape(c // r**2, h * r, w * r)
+
+
+def unshuffle(x, r):
+    c, h, w = x.shape
+    return x.reshape(c, h // r, r, w // r, r).transpose(0, 2, 4, 1, 3).reshape(c * r**2, h // r, w // r)
+
+
+def take(x, p, passes):
+    if passes == 1:
+        return x
+    rows = [x[:, r, (p + r) % 2 :: 2] for r in range(x.shape[1])]
+    return np.stack(rows, 1)
+
+
+def put(part, p, passes, into):
+    if passes == 1:
+        into[...] = part
+    for r in range(into.shape[1] * (passes - 1)):
+        into[:, r, (p + r) % 2 :: 2] = part[:, r]
+
+
+class Network:
+    """Weights, rounded as the page says, and what is made of them."""
+
+    def __init__(self, data):
+        (size,) = struct.unpack("<Q", data[:8])
+        head = json.loads(data[8 : 8 + size])
+        kinds = {"F16": np.float16, "I16": np.int16, "I32": np.int32, "F32": F}
+        self.t = {}
+        for name, entry in head.items():
+            if name != "__metadata__":
+                a, b = entry["data_offsets"]
+                content = np.frombuffer(data[8 + size + a : 8 + size + b], kinds[entry["dtype"]])
+                content = content.reshape(entry["shape"])
+                self.t[name] = content.astype(F) if entry["dtype"] == "F16" else content
+        self.config = json.loads(head["__metadata__"]["hvcodec"])["config"]
+        self.grids = {}
+        for name, (exponent, limit) in zip(self.products(), self.t["exact.grids"].tolist()):
+            self.grids[name] = 2.0**exponent, limit
+            if name + ".depthwise" in self.t:
+                self.round(name + ".depthwise", None, limit, 2.0**exponent)
+            else:
+                self.round(name + ".weight", name + ".bias", limit, 2.0**exponent)
+        for name in self.t:
+            if name.endswith(("condition.weight", "synthesis_gain.weight")):
+                self.round(name, None, 32, 1 / 32)
+        shapes = np.arange(8, dtype=F) / 7
+        start, end = self.t["tail"]
+        ratio, logit = ((1 - shapes) * start[i] + shapes * end[i] for i in (0, 1))
+        self.ratio, self.weight = exp2(ratio), sigmoid(logit)
+        reaches = self.t["tables.reaches"].astype(int)
+        ends = np.cumsum(2 * reaches + 2)
+        self.reaches, self.counts = reaches, np.split(self.t["tables.counts"], ends[:-1])
+        zero = np.array([c[r] for c, r in zip(self.counts, reaches)])
+        limit = np.where(np.arange(len(reaches)) < 712, 1 - 2.0**-10, 1 - 2.0**-16)
+        self.silent = zero > limit * 2**24
+
+    def products(self):
+        """Names in the order of their rows in `exact.grids`."""
+
+        def block(name):
+            return [name, name + ".expand", name + ".project"]
+
+        c = self.config
+        names = []
+        for k, name in enumerate(NAMES):
+            stride = int(math.log2(64 // SIZES[name][0]))
+            for p in range(SIZES[name][2]):
+                rung = f"rungs.{k}.{p}"
+                names += [b for n in range(c["blocks"][stride]) for b in block(f"{rung}.blocks.{n}")]
+                names += [rung + ".head", rung + ".absorb"]
+        names += [f"up.{k}" for k in range(3)]
+        names += [b for n in range(c["closing_blocks"]) for b in block(f"closing_blocks.{n}")]
+        names += ["closing_head", "middle_in"]
+        names += [b for n in range(c["middle_blocks"]) for b in block(f"middle_blocks.{n}")]
+        names += ["middle_out", "synthesis_in", "synthesis_picture"]
+        names += [b for n in range(c["synthesis_blocks"]) for b in block(f"synthesis_blocks.{n}")]
+        return [*names, "synthesis_out"]
+
+    def round(self, name, bias, limit, unit):
+        w = self.t[name].reshape(len(self.t[name]), -1).astype(float)
+        b = self.t[bias].astype(float) if bias else np.zeros(len(w))
+        best = np.full(len(w), np.inf)
+        for k in range(-12, 25):
+            step = 2.0**-k
+            sums = np.abs(np.rint(w / step)).sum(1) * limit + np.abs(np.rint(b / step / unit))
+            best = np.where(sums < 2**24, step, best)
+        assert np.isfinite(best).all()
+        w = np.rint(w / best[:, None]) * best[:, None]
+        self.t[name] = w.astype(F).reshape(self.t[name].shape)
+        if bias:
+            self.t[bias] = (np.rint(b / best / unit) * best * unit).astype(F)
+
+    def snap(self, name, x):
+        unit, limit = self.grids[name]
+        return (np.rint(np.clip(x / F(unit), -limit, limit)) * F(unit)).astype(F)
+
+    def product(self, name, x):
+        x = self.snap(name, x)
+        y = self.t[name + ".weight"] @ x.reshape(len(x), -1)
+        return (y + self.t[name + ".bias"][:, None]).reshape(-1, *x.shape[1:])
+
+    def condition(self, steps):
+        features = []
+        for step in steps:
+            at = min(max(step / 16 - 1, 0.0), 12.0)
+            hats = [max(1 - abs(at - 2 * k) / 2, 0) * (step != OFF) for k in range(7)]
+            features += [*hats, float(step == OFF)]
+        return np.array(features, F)
+
+    def block(self, name, h, condition):
+        padded = np.pad(self.snap(name, h), ((0, 0), (1, 1), (1, 1)))
+        kernel = self.t[name + ".depthwise"]
+        rows, columns = h.shape[1:]
+        u = np.zeros_like(h)
+        for i in range(3):
+            for j in range(3):
+                u += kernel[:, 0, i, j, None, None] * padded[:, i : i + rows, j : j + columns]
+        u = self.product(name + ".expand", u)
+        u = u + (self.t[name + ".condition.weight"] @ condition)[:, None, None]
+        return self.product(name + ".project", np.maximum(u, 0)) + h
+
+
+class Stack:
+    def __init__(self, network, words):
+        self.network = network
+        self.coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, "<u4")[::-1].astype("u4"))
+
+    def uniform(self, size, count):
+        if size == 1 or not count:
+            return np.zeros(count, int)
+        return self.coder.decode(constriction.stream.model.Uniform(size), count).astype(int)
+
+    def pop(self, table, shift):
+        net = self.network
+        coded = np.flatnonzero(~net.silent[table])
+        order = coded[np.argsort(table[coded], kind="stable")]
+        tables, shifts = table[order], shift[order]
+        entries = np.empty(len(order), int)
+        for t in np.unique(tables):
+            at = tables == t
+            model = constriction.stream.model.Categorical(
+                (net.counts[t] - 1).astype(float), perfect=False
+            )
+            entries[at] = self.coder.decode(model, int(at.sum()))
+        low = np.zeros(len(order), int)
+        for b in range(1, shifts.max(initial=0) + 1):
+            low[shifts == b] = self.uniform(1 << b, int((shifts == b).sum()))
+        reach = net.reaches[tables]
+        numbers = entries - reach
+        for at in np.flatnonzero(entries == 2 * reach + 1):
+            negative, n = self.uniform(2, 1)[0], self.uniform(24, 1)[0]
+            value = 0
+            for start in reversed(range(0, n, 16)):
+                value |= int(self.uniform(1 << min(16, n - start), 1)[0]) << start
+            value += reach[at] + (1 << n)
+            numbers[at] = -value if negative else value
+        symbols = np.zeros(len(table), int)
+        symbols[order] = (numbers << shifts) + low - ((1 << shifts) >> 1)
+        return symbols
+
+
+class Decoder:
+    def __init__(self, network, stack, steps, count, height, width):
+        self.net, self.stack, self.steps, self.count = network, stack, steps, count
+        self.height, self.width = height, width
+        self.known = {}
+
+    def layer_of(self, run, k):
+        return k if run == 0 else 7 + 2 * (run - 1) + (k >= 4)
+
+    def steps_of(self, run, count):
+        return [
+            OFF if k >= count else s - 16 * (run - (self.layer_of(run, k) >= count))
+            for k, s in enumerate(self.steps[:7])
+        ]
+
+    def below(self, edge, scale, shape):
+        at = edge / scale
+        wide = sigmoid(at / self.net.ratio[shape])
+        return (1 - self.net.weight[shape]) * sigmoid(at) + self.net.weight[shape] * wide
+
+    def bits(self, n, scale, shape):
+        n = -np.abs(n)
+        mass = self.below(n + F(0.5), scale, shape) - self.below(n - F(0.5), scale, shape)
+        return -log2(np.maximum(mass, F(2.0**-24)))
+
+    @staticmethod
+    def shift(saved, distance=F(1)):
+        return np.clip(saved / (2 * W * distance), F(-0.4), F(0.4))
+
+    def whole_window(self, symbols, level, shape):
+        scale = exp2(level / F(8) - 8)
+        n = np.abs(symbols).astype(F)
+        less, here, more = (self.bits(n + k, scale, shape) for k in (-1, 0, 1))
+        outer = n + F(0.5) + self.shift(more - here)
+        inner = np.where(n == 0, -outer, n - F(0.5) + self.shift(here - less))
+        silent = self.net.silent[self.table(level, shape)[0]]
+        low = np.where(silent, -np.inf, np.where(symbols < 0, -outer, inner))
+        return low.astype(F), np.where(silent, np.inf, np.where(symbols < 0, -inner, outer)).astype(F)
+
+    @staticmethod
+    def table(level, shape):
+        b = -(-np.maximum(level - 88, 0) // 8)
+        return (level - 8 * b) * 8 + shape, b
+
+    def ladder_pass(self, layer, key, mean, delta, level, shape):
+        symbols = self.stack.pop(*self.table(level, shape))
+        if len(self.steps) > 7:
+            low, high = self.whole_window(symbols, level, shape)
+            value = mean + symbols.astype(F) * delta
+            self.known[key] = [value, mean + low * delta, mean + high * delta, symbols == 0]
+        return symbols.astype(F) * delta
+
+    def refined_pass(self, layer, key, mean, delta, level, shape):
+        value, low, high, fresh = self.known[key]
+        table, b = self.table(level, shape)
+        quiet = fresh & self.net.silent[table] & (low < mean) & (mean < high)
+        whole = np.flatnonzero(~quiet & np.isinf(low))
+        part = np.flatnonzero(~quiet & ~np.isinf(low))
+        a, z = (low[part] - mean[part]) / delta, (high[part] - mean[part]) / delta
+        new = fresh[part]
+        width, centre = z - a, np.rint((a + z) / 2)
+        count = np.clip(np.rint(width), 1, 3)
+        size = width / count
+        first = np.where(new, centre - F(0.5), a + size * (count == 3))
+        second = np.where(new, centre + F(0.5), np.where(count == 1, z, first + size))
+        edges = [a, np.clip(first, a, z), np.clip(second, a, z), z]
+        scale = exp2(level[part] / F(8) - 8)
+        points, zero, logs = [], [], []
+        for k, (x, y) in enumerate(zip(edges, edges[1:]), -1):
+            here = new & (centre + k == 0) & (x < 0) & (y > 0)
+            points.append(np.where(here, F(0), (x + y) / 2))
+            zero.append(here)
+            flip = x + y > 0
+            upper = self.below(np.where(flip, -x, y), scale, shape[part])
+            lower = self.below(np.where(flip, -y, x), scale, shape[part])
+            logs.append(log(np.maximum(upper - lower, F(1e-30))))
+        points[1] = np.where(~new & (count == 1), (value[part] - mean[part]) / delta, points[1])
+        odds, index = [], []
+        for k in (0, 2):
+            empty = edges[k + 1] - edges[k] < F(0.02)
+            i = np.clip(np.rint((logs[k] - logs[1] + 10) * 2) + 1, 1, 41)
+            index.append(np.where(empty, 0, i).astype(int))
+            odds.append(np.where(empty, -np.inf, (i - 1) / 2 - 10).astype(F))
+        tables = 712 + 42 * index[0] + index[1]
+        symbols = self.stack.pop(
+            np.concatenate([table[whole], tables]), np.concatenate([b[whole], 0 * tables])
+        )
+        value = np.where(quiet, mean, value)
+        s = symbols[: len(whole)]
+        wl, wh = self.whole_window(s, level[whole], shape[whole])
+        value[whole] = mean[whole] + s.astype(F) * delta
+        low, high, fresh = low.copy(), high.copy(), fresh.copy()
+        low[whole], high[whole] = mean[whole] + wl * delta, mean[whole] + wh * delta
+        fresh[whole] = s == 0
+        s = symbols[len(whole) :]
+        total = log(1 + exp(odds[0]) + exp(odds[1]))
+        costs = [(total - o) * F(1 / math.log(2)) for o in (odds[0], F(0), odds[1])]
+        ends = list(edges)
+        for k, empty in ((1, index[0] == 0), (2, index[1] == 0)):
+            p, q = points[k - 1], points[k]
+            with np.errstate(invalid="ignore"):
+                moved = self.shift(costs[k] - costs[k - 1], np.maximum(q - p, F(0.02)))
+                border = np.minimum(np.maximum((p + q) / 2 + moved, p), q)
+            ends[k] = np.where(empty, ends[k], border)
+
+        def pick(three):
+            return np.choose(s + 1, three)
+
+        value[part] = mean[part] + delta * pick(points)
+        low[part] = mean[part] + delta * pick(ends[:3])
+        high[part] = mean[part] + delta * pick(ends[1:])
+        fresh[part] = new & pick(zero)
+        self.known[key] = [value, low, high, fresh]
+        return value - mean
+
+    def run(self, run):
+        net = self.net
+        steps, present = self.steps_of(run, len(self.steps)), self.steps_of(run, self.count)
+        h = np.repeat(net.t["start"][:, None], (self.height // 64) * (self.width // 64), 1)
+        h = h.reshape(-1, self.height // 64, self.width // 64)
+        self.values = []
+        for k, name in enumerate(NAMES):
+            stride, channels, passes = SIZES[name]
+            if k and stride < SIZES[NAMES[k - 1]][0]:
+                h = shuffle(net.product(f"up.{int(math.log2(64 // stride)) - 1}", h), 2)
+            seen = steps if present[k] == steps[k] != OFF else present
+            condition = net.condition([max(s, 96) if k < 4 else s for s in seen])
+            delta = exp2(F((steps[k] if present[k] == OFF else present[k]) / 16 - 1))
+            spread = net.t[f"spread_{name}"][:, None, None]
+            values = np.zeros((channels, self.height // stride, self.width // stride), F)
+            for p in range(passes):
+                rung = f"rungs.{k}.{p}"
+                for n in range(net.config["blocks"][int(math.log2(64 // stride))]):
+                    h = net.block(f"{rung}.blocks.{n}", h, condition)
+                head = net.product(rung + ".head", take(h, p, passes))
+                mean, scale, shape = np.split(head, 3)
+                mean = np.clip(mean * F(0.25), -8, 8) * spread
+                scale = np.clip(scale, -8, 8) + log2(spread) - 1
+                shape = np.rint(np.clip(shape + F(0.5), 0, 1) * 7).astype(int).ravel()
+                level = np.clip(np.rint((scale - log2(delta) + 8) * 8), 0, 184).astype(int).ravel()
+                layer, flat = self.layer_of(run, k), mean.ravel()
+                if present[k] == OFF:
+                    residual = np.zeros_like(flat)
+                elif layer >= self.count:
+                    residual = self.known[k, p][0] - flat
+                else:
+                    code = self.refined_pass if run else self.ladder_pass
+                    residual = code(layer, (k, p), flat, delta, level, shape)
+                residual = residual.reshape(mean.shape)
+                value = mean + residual
+                symbol = residual / delta
+                features = [
+                    np.clip(value / spread, -8, 8),
+                    np.sign(value) * log2(1 + np.abs(value) / 2) / 4,
+                    np.sign(symbol) * log2(1 + np.abs(symbol)) / 2,
+                ]
+                back = net.product(rung + ".absorb", np.concatenate(features).astype(F))
+                wide = np.zeros_like(h)
+                put(back, p, passes, wide)
+                h = h + wide
+                put(value, p, passes, values)
+            self.values.append(values)
+        self.h, self.present = h, present
+
+    def inverse(self, values):
+        means = values[0][:3]
+        for details in (values[0][3:], *values[1:3]):
+            a, v, x = np.split(details, 3)
+            wide = np.empty((3, 2 * a.shape[1], 2 * a.shape[2]), F)
+            wide[:, 0::2, 0::2], wide[:, 0::2, 1::2] = (
+                (means + a + v + x) / 2,
+                (means - a + v - x) / 2,
+            )
+            wide[:, 1::2, 0::2], wide[:, 1::2, 1::2] = (
+                (means + a - v - x) / 2,
+                (means - a - v + x) / 2,
+            )
+            means = wide
+        planes = np.concatenate([means, *values[3:]]).astype(float)
+
+        def snap(x):
+            return np.rint(x * 256) / 256
+
+        def units(x):
+            return np.rint(np.asarray(x, F).astype(float) * 2**14) / 2**14
+
+        n = np.arange(8)
+        dct = np.cos(np.pi * (2 * n + 1) * n[:, None] / 16) * 0.5
+        dct[0] /= np.sqrt(2)
+        luma, chroma = ((1, 2), (3, 4), (5, 7), (8, 14)), ((1, 1), (2, 2), (3, 4), (5, 14))
+        order = [(c, 0, 0) for c in range(3)]
+        for bands in zip(luma, chroma):
+            band = [
+                (c, v, w)
+                for c in range(3)
+                for v in range(8)
+                for w in range(8)
+                if bands[c > 0][0] <= v + w <= bands[c > 0][1]
+            ]
+            order += sorted(band, key=lambda c: (c[1] + c[2], *c))
+        basis = np.zeros((192, 3, 8, 8), F)
+        for i, (c, v, w) in enumerate(order):
+            basis[i, c] = np.outer(dct[v].astype(F), dct[w].astype(F))
+        basis = units(basis.reshape(192, 192))
+        planes = snap(planes)
+        blocks = np.tensordot(basis, planes, ((0,), (0,)))
+        planes = snap(shuffle(blocks, 8))
+        turns = self.net.t["exact.turns"].astype(float) / 2**14
+        for part, axis in ((turns[3:], 2), (turns[:3], 1)):
+            lines = np.moveaxis(planes, axis, 2)
+            inner = lines[..., 4:-4].reshape(*lines.shape[:2], -1, 8)
+            inner = np.einsum("crni,cik->crnk", inner, part)
+            lines = np.concatenate(
+                [lines[..., :4], inner.reshape(*lines.shape[:2], -1), lines[..., -4:]], 2
+            )
+            planes = snap(np.moveaxis(lines, 2, axis))
+        colour = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]], F)
+        colour = units(colour / np.sqrt((colour**2).sum(1, keepdims=True)).astype(F))
+        return np.tensordot(colour, planes, ((0,), (0,))).astype(F)
+
+    def picture(self):
+        net, h = self.net, self.h
+        condition = net.condition(self.present)
+        for n in range(net.config["closing_blocks"]):
+            h = net.block(f"closing_blocks.{n}", h, condition)
+        offsets = np.split(net.product("closing_head", h), np.cumsum([9, 15, 39]))
+        values = list(self.values)
+        for k, offset in enumerate(offsets, 3):
+            spread = net.t[f"spread_{NAMES[k]}"][:, None, None]
+            delta = exp2(F(self.present[k] / 16 - 1))
+            values[k] = values[k] + offset * np.minimum(delta, spread)
+        linear = self.inverse(values)
+        middle = shuffle(net.product("middle_in", h), 2)
+        for n in range(net.config["middle_blocks"]):
+            middle = net.block(f"middle_blocks.{n}", middle, condition)
+        u = shuffle(net.product("synthesis_in", h), 4) + shuffle(net.product("middle_out", middle), 2)
+        u = u + net.product("synthesis_picture", unshuffle(linear / 64, 2))
+        for n in range(net.config["synthesis_blocks"]):
+            u = net.block(f"synthesis_blocks.{n}", u, condition)
+        gain = (net.t["synthesis_gain.weight"] @ condition)[:, None, None] * 8
+        return linear + shuffle(net.product("synthesis_out", u) * gain, 2)
+
+
+def decode(data, model):
+    """File and model file, as bytes -> uint8 H x W x 3."""
+    assert data[:6] == b"\x89HVC\x00\x01" and data[6] == 0 and data[20] == 0
+    layers = data[7]
+    width, height = (int.from_bytes(data[a : a + 3], "little") for a in (14, 17))
+    steps = list(data[24 : 24 + layers])
+    lengths = struct.unpack(f"<{layers}I", data[24 + layers : 24 + 5 * layers])
+    at, words, count = 24 + 5 * layers, b"", 0
+    while count < layers and at + lengths[count] <= len(data):
+        words += data[at : at + lengths[count] - 2]
+        at, count = at + lengths[count], count + 1
+    network = Network(model)
+    tall, wide = (n + -n % 64 for n in (height, width))
+    decoder = Decoder(network, Stack(network, words), steps, count, tall, wide)
+    run = 0
+    while decoder.layer_of(run, 0) < count:
+        decoder.run(run)
+        run += 1
+    pixels = np.clip(np.rint(decoder.picture()[:, :height, :width] + 128), 0, 255)
+    return pixels.transpose(1, 2, 0).astype(np.uint8)

@@ -1,0 +1,27 @@
+"""The format page says everything: another decoder finds the same pixels."""
+
+import math
+
+import numpy as np
+import pytest
+import second_decoder
+
+import hvcodec
+from hvcodec import modelfile
+
+
+@pytest.mark.parametrize(
+    "quality,weights,layers",
+    [
+        (20, None, 7),
+        (85, {"z1": math.inf, "z4": 0.3}, 7),
+        (60, None, 4),
+        (70, "progressive", 15),
+        (70, "progressive", 10),
+    ],
+)
+def test_another_decoder_finds_the_same_pixels(photo, quality, weights, layers):
+    data = hvcodec.encode(photo.crop((30, 40, 180, 130)), quality, weights)
+    data = hvcodec.cut(data, layers=layers)
+    other = second_decoder.decode(data, modelfile.locate().read_bytes())
+    assert (other == np.asarray(hvcodec.decode(data))).all()
