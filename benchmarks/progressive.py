@@ -141,7 +141,7 @@ def main() -> None:
             if lag is not None and rate >= LOWEST_BPP
         ]
         rates = [rate for rate, _ in mean]
-        jumps = [b / a for a, b in zip(rates, rates[1:]) if b > 0.08]
+        jumps = [b / a for a, b in zip(rates, rates[1:]) if a > 0.08]
         entry = {
             "cuts": mean,
             "behind_own_dB": behind(mean, mean_curve(own)),
