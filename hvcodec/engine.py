@@ -129,10 +129,10 @@ class Engine:
         Args:
             steps: what the file says of each layer's step.
         """
-        pixels, count = pad(rgb), len(steps)
         with single_threaded_blas():
+            planes = self.network.transform.blocks(pad(rgb))
             return [
-                self.network.analyse(pixels, steps_of(steps, run, count))
+                self.network.analyse(planes, steps_of(steps, run, len(steps)))
                 for run in range(levels(steps) + 1)
             ]
 
@@ -157,10 +157,11 @@ class Engine:
         low[said], high[said] = refinement.window(symbols[said].astype(np.float32), own)
         return low, high
 
-    def _known(self, symbols: Symbols, prior: Prior, step: np.float32) -> Known:
-        """What is known of a pass after the ladder's first run."""
-        level, shape, _ = self._index(prior, step)
-        mean, low_high = flat(prior.mean), self._windows(symbols, level, shape)
+    def _known(
+        self, symbols: Symbols, mean: Array, step: np.float32, level: Array, shape: Array
+    ) -> Known:
+        """What symbols of the ladder leave known; all flat."""
+        low_high = self._windows(symbols, level, shape)
         value, low, high = (mean + at * step for at in (symbols.astype(np.float32), *low_high))
         return Known(value, low, high, symbols == 0)
 
@@ -211,9 +212,7 @@ class Engine:
         first, second = symbols[: len(whole)], symbols[len(whole) :]
         if np.abs(second).max(initial=0) > 1:
             raise FormatError("the coded data do not fit the model")
-        low_high = self._windows(first, level[whole], shape[whole])
-        value, low, high = (mean[whole] + at * step for at in (first.astype(np.float32), *low_high))
-        new = Known(value, low, high, first == 0)
+        new = self._known(first, mean[whole], step, level[whole], shape[whole])
         narrower = refinement.narrow(second, parts, costs, mean[parted], step, before.fresh[parted])
         after = Known(*(field.copy() for field in before))
         for field, a, b in zip(after, new, narrower):
@@ -236,12 +235,14 @@ class Engine:
             worth: bits that a squared error of one step is worth, for each of the ladder's layers,
                 H x W or 1 x 1.
         """
-        encoded = Encoded([[] for _ in steps], Found([], np.empty(0), []), {})
+        layers: list[list[Pass]] = [[] for _ in steps]
+        memory: Memory = {}
         with single_threaded_blas():
-            for run in range(len(latents)):
-                found = self._encode_run(run, latents[run], steps, weights, worth, encoded)
-                encoded = encoded._replace(found=found)
-        return encoded
+            found = [
+                self._encode_run(run, goal, steps, weights, worth, layers, memory)
+                for run, goal in enumerate(latents)
+            ]
+        return Encoded(layers, found[-1], memory)
 
     def _encode_run(
         self,
@@ -250,10 +251,11 @@ class Engine:
         steps: list[int],
         weights: list[float],
         worth: Sequence[Array],
-        encoded: Encoded,
+        layers: list[list[Pass]],
+        memory: Memory,
     ) -> Found:
-        """One run down the ladder; adds to the layers and the memory of `encoded`."""
-        indices, memory = steps_of(steps, run, len(steps)), encoded.memory
+        """One run down the ladder; adds to `layers` and changes `memory`."""
+        indices = steps_of(steps, run, len(steps))
 
         def choose(index: int, p: int, prior: Prior) -> Array:
             layer = layer_of(run, index)
@@ -268,14 +270,14 @@ class Engine:
                 opening = self._open(memory[index, p], prior, step)
                 here = here * np.float32(weights[index] / weights[layer])
                 symbols = self._chosen(opening, target, here)
-                encoded.layers[layer].append(Pass(symbols, opening.coded))
+                layers[layer].append(Pass(symbols, opening.coded))
                 memory[index, p] = self._close(opening, symbols)
                 return unflat(memory[index, p].value, prior.mean) - prior.mean
-            _, _, table = self._index(prior, step)
+            level, shape, table = self._index(prior, step)
             symbols = self.tables.quantise(target, table, here) * ~self.tables.silent[table.table]
-            encoded.layers[layer].append(Pass(symbols, table))
+            layers[layer].append(Pass(symbols, table))
             if levels(steps):
-                memory[index, p] = self._known(symbols, prior, step)
+                memory[index, p] = self._known(symbols, flat(prior.mean), step, level, shape)
             return unflat(symbols.astype(np.float32), prior.mean) * step
 
         height, width = (n * LAYERS[-1].stride for n in latents[-1].shape[:2])
@@ -329,10 +331,10 @@ class Engine:
                 return np.zeros_like(prior.mean)
             step = delta(indices[index])
             if not run:
-                _, _, table = self._index(prior, step)
+                level, shape, table = self._index(prior, step)
                 symbols = pop(layer, table)
                 if levels(steps):
-                    memory[index, p] = self._known(symbols, prior, step)
+                    memory[index, p] = self._known(symbols, flat(prior.mean), step, level, shape)
                 return unflat(symbols.astype(np.float32), prior.mean) * step
             if layer < count:
                 opening = self._open(memory[index, p], prior, step)

@@ -111,6 +111,11 @@ def rounded(
     return w, b.astype(np.float32)
 
 
+def rounded_condition(weights: Array) -> Array:
+    """Weights of the features of steps, so that all sums are exact."""
+    return rounded(weights, None, 1 / CONDITION_UNIT, CONDITION_UNIT)[0]
+
+
 def grid_of(weights: Array, biases: Array | None, largest: float) -> tuple[int, int]:
     """log2 of the unit, and the limit, of inputs up to `largest`: as fine as leaves most channels'
     weights fine enough."""

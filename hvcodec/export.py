@@ -112,9 +112,7 @@ def export(checkpoint: Path, target: Path) -> str:
         grids = [make_exact(product) for product in found]
         for name, module in model.named_modules():
             if isinstance(module, nn.Linear) and not name.startswith("analysis"):
-                unit = exact.CONDITION_UNIT
-                weights, _ = exact.rounded(module.weight.numpy(), None, 1 / unit, unit)
-                module.weight.copy_(torch.from_numpy(weights))
+                module.weight.copy_(torch.from_numpy(exact.rounded_condition(module.weight.numpy())))
     except ValueError as error:
         raise ModelError(f"{checkpoint} cannot be made exact: {error}") from None
     turns = torch.round(model.transform.turns() / WEIGHT_UNIT).to(torch.int16)

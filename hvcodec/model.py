@@ -25,28 +25,21 @@ from torch import Tensor, nn
 from .checkerboard import merge, place, take
 from .ladder import LAYERS, STRIDES
 from .likelihood import Prior
+from .network import (
+    COARSE_LAYERS,
+    DC_SPREAD,
+    FEATURES,
+    FINEST_COARSE,
+    KNOT_RANGE,
+    KNOTS,
+    MEAN_MAX,
+    MEAN_UNIT,
+    SCALE_MAX,
+)
 from .steps import OFF, STEPS_PER_OCTAVE
 from .torch_transform import Transform
 
-# Ranges of the prior's parameters: means in spreads, scales in octaves around half a spread.
-MEAN_MAX = 8.0
-MEAN_UNIT = 0.25  # spreads per unit of the head's output
-SCALE_MAX = 8.0
-
-# Hat functions over log2(Delta) that the conditioning is a linear combination of, and one flag
-# that says "layer is off". Any function of one layer's step on this grid is a table in the end.
-KNOTS = 7
-KNOT_RANGE = (0.0, 12.0)
-FEATURES = KNOTS + 1
-
 PLANES = 192  # coefficients per 8x8 block
-DC_SPREAD = 512.0  # of the three DC planes at stride 8, roughly
-
-# The first layers are conditioned as if no step were finer than 2^5. Priors are in coefficient units,
-# so there is little to know of finer steps; what the first model believed it knew of them made its
-# means wrong and cost 5 % of the rate (docs/training-log.md).
-COARSE_LAYERS = 4
-FINEST_COARSE = 5 * STEPS_PER_OCTAVE + STEPS_PER_OCTAVE  # the step index of 2^5
 
 
 @dataclass(frozen=True)

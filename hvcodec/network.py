@@ -13,13 +13,31 @@ import numpy as np
 from . import exact, modelfile
 from .errors import ModelError
 from .exact import Array
-from .ladder import COARSE_HALF, LAYERS, STRIDES
+from .ladder import LAYERS, STRIDES
 from .parallel import in_parallel, strips
 from .steps import OFF, STEPS_PER_OCTAVE
 from .transform import Transform
 
-FINEST_COARSE = 6 * STEPS_PER_OCTAVE  # z7 to z4 are conditioned as if no step were finer than 2^5
+# What follows holds for training too (`model.py`).
+
+# Ranges of the prior's parameters: means in spreads, scales in octaves around half a spread.
+MEAN_MAX = 8.0
+MEAN_UNIT = 0.25  # spreads per unit of the head's output
+SCALE_MAX = 8.0
+
+# Hat functions over log2(Delta) that the conditioning is a linear combination of, and one flag
+# that says "layer is off". Any function of one layer's step on this grid is a table in the end.
+KNOTS = 7
+KNOT_RANGE = (0.0, 12.0)
+FEATURES = KNOTS + 1
+
 DC_SPREAD = 512.0  # of the three DC planes at stride 8, roughly
+
+# The first layers are conditioned as if no step were finer than 2^5. Priors are in coefficient units,
+# so there is little to know of finer steps; what the first model believed it knew of them made its
+# means wrong and cost 5 % of the rate (docs/training-log.md).
+COARSE_LAYERS = 4
+FINEST_COARSE = 6 * STEPS_PER_OCTAVE  # the step index of 2^5
 
 
 class Prior(NamedTuple):
@@ -85,17 +103,17 @@ class Product:
             biases = rounded
         self.matrix, self.biases = np.ascontiguousarray(weights.T), biases
 
-    def flat(self, x: Array) -> Array:
-        """N x inputs -> N x outputs; `x` may be written to."""
+    def flat(self, x: Array, scratch: Array | None = None) -> Array:
+        """N x inputs -> N x outputs; `scratch`, which may be `x`, is written to if it is given."""
         if self.grid is not None:
-            x = exact.snap(x, *self.grid, out=x)
+            x = exact.snap(x, *self.grid, out=scratch)
         y = x @ self.matrix
         y += self.biases
         return y
 
     def rows(self, x: Array) -> Array:
         """H x W x inputs -> H x W x outputs."""
-        return self.flat(x.reshape(-1, x.shape[2]).copy()).reshape(*x.shape[:2], -1)
+        return self.flat(x.reshape(-1, x.shape[2])).reshape(*x.shape[:2], -1)
 
     def __call__(self, x: Array) -> Array:
         """The same in strips."""
@@ -123,9 +141,7 @@ class Block:
         self.grid = None if grid is None else (2.0 ** grid[0], grid[1])
         if self.grid is not None:
             kernel, _ = exact.rounded(kernel, None, *self.grid)
-            condition, _ = exact.rounded(
-                condition, None, 1 / exact.CONDITION_UNIT, exact.CONDITION_UNIT
-            )
+            condition = exact.rounded_condition(condition)
         self.kernel = np.ascontiguousarray(kernel[:, 0].transpose(1, 2, 0))
         self.condition, self.expand, self.project = condition, expand, project
 
@@ -150,10 +166,11 @@ class Block:
                     if i or j:
                         np.multiply(padded[i : i + rows, j : j + width], self.kernel[i, j], out=part)
                         u += part
-            hidden = self.expand.flat(u.reshape(-1, channels))
+            flat = u.reshape(-1, channels)
+            hidden = self.expand.flat(flat, flat)
             hidden += shift
             np.maximum(hidden, 0, out=hidden)
-            result = self.project.flat(hidden).reshape(u.shape)
+            result = self.project.flat(hidden, hidden).reshape(u.shape)
             np.add(result, h[top:bottom], out=out[top:bottom])
 
         in_parallel(work, strips(height, 2 * width * channels))
@@ -162,10 +179,13 @@ class Block:
 
 def conditions(steps: list[int]) -> Array:
     """Features of the step indices of all layers: hat functions of log2 of each step, and a flag."""
+    low, high = KNOT_RANGE
+    spacing = (high - low) / (KNOTS - 1)
     features = []
     for step in steps:
-        at = min(max(step / STEPS_PER_OCTAVE - 1, 0.0), 12.0)
-        hats = [max(1 - abs(at - 2 * k) / 2, 0.0) * (step != OFF) for k in range(7)]
+        at = min(max(step / STEPS_PER_OCTAVE - 1, low), high)
+        knots = [low + spacing * k for k in range(KNOTS)]
+        hats = [max(1 - abs(at - knot) / spacing, 0.0) * (step != OFF) for knot in knots]
         features += [*hats, float(step == OFF)]
     return np.array(features, np.float32)
 
@@ -238,25 +258,22 @@ class Network:
             blocks("analysis_blocks", config["analysis_blocks"], False),
             product("analysis_out", False),
         )
-        self.gain, _ = exact.rounded(
-            t["synthesis_gain.weight"], None, 1 / exact.CONDITION_UNIT, exact.CONDITION_UNIT
-        )
+        self.gain = exact.rounded_condition(t["synthesis_gain.weight"])
         self.spreads = [t[f"spread_{la.name}"] for la in LAYERS]
         shapes = np.arange(8, dtype=np.float32) / 7
         start, end = t["tail"]
         ratio, logit = ((1 - shapes) * start[i] + shapes * end[i] for i in (0, 1))
         self.wide_parts = exact.exp2(ratio), exact.sigmoid(logit)
 
-    def analyse(self, pixels: Array, steps: list[int]) -> list[Array]:
+    def analyse(self, planes: Array, steps: list[int]) -> list[Array]:
         """Latents y that the posterior is centred at, per layer, coarse first.
 
-        The linear transform and a correction by a small network, in units of the steps. Not exact,
-        since only the encoder needs it.
+        The linear transform's coefficients and a correction by a small network, in units of the steps.
+        Not exact, since only the encoder needs it.
 
         Args:
-            pixels: RGB minus 128, H x W x 3, sides multiples of 64.
+            planes: coefficients from `Transform.blocks`, H/8 x W/8 x 192.
         """
-        planes = self.transform.blocks(pixels)
         into, blocks, out = self.analysis
         spread = np.concatenate([np.full(3, DC_SPREAD, np.float32), *self.spreads[3:]])
         condition = conditions(steps)
@@ -292,9 +309,9 @@ class Network:
                 h = shuffle(self.up[STRIDES.index(la.stride) - 1](h), 2)
             missing = present[index] == OFF
             seen = present if missing or present[index] != steps[index] else steps
-            condition = conditions(
-                [max(s, FINEST_COARSE) for s in seen] if index < COARSE_HALF else seen
-            )
+            if index < COARSE_LAYERS:
+                seen = [max(s, FINEST_COARSE) for s in seen]
+            condition = conditions(seen)
             step = delta(steps[index] if missing else present[index])
             spread = self.spreads[index]
             layer = np.empty((height // la.stride, width // la.stride, la.channels), np.float32)
@@ -303,8 +320,8 @@ class Network:
                     h = block(h, condition)
                 mean, log2_scale, shape_of = np.split(head(take(h, p, la.passes)), 3, 2)
                 prior = Prior(
-                    np.clip(mean * np.float32(0.25), -8, 8) * spread,
-                    np.clip(log2_scale, -8, 8) + exact.log2(spread) - 1,
+                    np.clip(mean * np.float32(MEAN_UNIT), -MEAN_MAX, MEAN_MAX) * spread,
+                    np.clip(log2_scale, -SCALE_MAX, SCALE_MAX) + exact.log2(spread) - 1,
                     np.clip(shape_of + np.float32(0.5), 0, 1),
                 )
                 residual = choose(index, p, prior)
