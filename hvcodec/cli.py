@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -143,31 +144,57 @@ def _search_bar(options: dict[str, object]) -> Iterator[Callable[[float], None]]
 @INPUTS
 @OUTPUT
 @click.option("--layers", type=int, help="Use only this many layers, coarse first.")
+@click.option("--region", metavar="X,Y,WIDTH,HEIGHT", help="Only this part of the picture, in pixels.")
+@click.option("--partial", is_flag=True, help="Take a file that ends anywhere; use its whole layers.")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    default=container.DEFAULT_MAX_PIXELS,
+    show_default=True,
+    help="Refuse larger pictures.",
+)
 @MODEL
-def decode(inputs: tuple[str, ...], output: str | None, layers: int | None, model: str | None) -> None:
+def decode(
+    inputs: tuple[str, ...],
+    output: str | None,
+    region: str | None,
+    model: str | None,
+    **options: Any,
+) -> None:
     """Decode .hvc files, or all of folders; - is a pipe.
 
     The picture is a PNG unless -o names a .webp, .tiff, .jpg or .bmp (which holds no metadata). Where
     its name follows from the file's, it is NAME.png, or NAME.decoded.png if NAME.png is there already,
     so that no original is overwritten.
     """
+    part = _region(region)
 
     def work(job: Job) -> str:
         data = files.read(job.source)
-        found = container.read(data)
+        found = container.read(data, options["max_pixels"], options["partial"])
         from . import codec, picture
 
-        image = codec.decode(data, layers, model)
+        image = codec.decode(data, model=model, region=part, **options)
         target = job.target
         if target and target.exists() and not job.named:
             target = target.with_suffix(".decoded.png")
         files.write(target, picture.save(image, target.suffix if target else ".png"))
         return (
             f"{files.label(target)}: {image.width}x{image.height}, "
-            f"{layers or found.layers} of {len(found.header.steps)} layers"
+            f"{options['layers'] or found.layers} of {len(found.header.steps)} layers"
         )
 
     _for_each(files.plan(inputs, output, {".hvc"}, ".png"), work)
+
+
+def _region(text: str | None) -> tuple[int, int, int, int] | None:
+    if text is None:
+        return None
+    try:
+        x, y, width, height = (int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"a region is x,y,width,height in pixels, not {text!r}") from None
+    return x, y, width, height
 
 
 @main.command()

@@ -1,14 +1,14 @@
 """Encode and decode: picture -> latents -> symbols -> stack -> file, and back."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from . import container, engine, modelfile, picture, ratecontrol, refinement, tuning
+from . import container, engine, modelfile, picture, ratecontrol, refinement, tiles, tuning
 from . import steps as rates
 from .ans import Stack
 from .container import File, Header
@@ -31,17 +31,6 @@ SMALLEST_GOAL, LARGEST_GOAL = 1e-6, 1e12  # of any lambda or target that can be 
 # Runs of the network and its gradient at each effort.
 EFFORTS = (0, 3, 6, 10, 16, 25, 40, 60, 90, 140)
 EFFORT_ROUNDS = 3  # searches at most, to meet a target with effort
-
-
-def _tiles(header: Header) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of each tile."""
-    side = header.tile or max(header.width, header.height)
-    for top in range(0, header.height, side):
-        for left in range(0, header.width, side):
-            yield (
-                slice(top, min(top + side, header.height)),
-                slice(left, min(left + side, header.width)),
-            )
 
 
 def _psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -86,9 +75,10 @@ class Encoder:
             colour=self.source.colour,
             metadata=self.source.metadata,
         )
-        tiles = [tuning.log_importance(pad(self.source.rgb[t]), self.tune) for t in _tiles(self.header)]
-        mean = sum(float(t.sum()) for t in tiles) / sum(t.size for t in tiles)
-        self.importances = [tuning.importance(logs, mean) for logs in tiles]
+        self.tiles = tiles.tiles(self.header)
+        logs = [tuning.log_importance(pad(self.source.rgb[t]), self.tune) for t in self.tiles]
+        mean = sum(float(t.sum()) for t in logs) / sum(t.size for t in logs)
+        self.importances = [tuning.importance(t, mean) for t in logs]
 
     def encode(self, lam: float, thrift: float = 1.0, decoded: np.ndarray | None = None) -> bytes:
         """The file at this lambda without effort; what it decodes to is left in `decoded`, if given.
@@ -96,18 +86,7 @@ class Encoder:
         Args:
             thrift: see `tuning.worth`.
         """
-        steps = rates.step_indices(lam, self.weights)
-        columns = []
-        for tile, importance in zip(_tiles(self.header), self.importances):
-            rgb = self.source.rgb[tile]
-            worth = tuning.worth(importance, thrift)
-            latents = self.network.analyse(rgb, steps)
-            encoded = self.network.encode(latents, steps, self.weights, worth)
-            columns.append(push(encoded.layers, self.network))
-            if decoded is not None:
-                decoded[tile] = self.network.synthesise(encoded.found, *rgb.shape[:2])
-        self.header.steps = steps
-        return container.write(self.header, [s for layer in zip(*columns) for s in layer])
+        return self._encode(lam, thrift, self._latents, decoded)
 
     def encode_with_effort(
         self, lam: float, thrift: float = 1.0, part: tuple[float, float] = (0.0, 1.0)
@@ -119,35 +98,74 @@ class Encoder:
         """
         if not self.effort:
             return self.encode(lam, thrift)
-        steps = rates.step_indices(lam, self.weights)
-        columns = []
-        tiles = list(zip(_tiles(self.header), self.importances))
-        for number, (tile, importance) in enumerate(tiles):
 
-            def advance(share: float, number: int = number) -> None:
-                whole = (number + share) / len(tiles)
+        def search(number: int, steps: list[int]) -> list[list[Array]]:
+            def advance(share: float) -> None:
+                whole = (number + share) / len(self.tiles)
                 self.progress(part[0] + (part[1] - part[0]) * whole)
 
-            found = self._search(self.source.rgb[tile], importance, steps, lam, thrift, advance)
-            columns.append(found)
+            return self._search(number, steps, lam, thrift, advance)
+
+        found = np.empty_like(self.source.rgb)
+        best, least = b"", math.inf
+        for latents in (search, self._latents):
+            data = self._encode(lam, thrift, latents, found)
+            cost = self._cost(data, found, lam, thrift)
+            if cost < least:
+                best, least = data, cost
+        return best
+
+    def _latents(self, number: int, steps: list[int]) -> list[list[Array]]:
+        return self.network.analyse(self.source.rgb, steps, self.tiles[number])
+
+    def _encode(
+        self,
+        lam: float,
+        thrift: float,
+        latents: Callable[[int, list[int]], list[list[Array]]],
+        decoded: np.ndarray | None,
+    ) -> bytes:
+        """The file of some latents, which are given by the tile's number and the steps."""
+        steps = rates.step_indices(lam, self.weights)
+        columns = []
+
+        def find(number: int) -> engine.Found:
+            worth = tuning.worth(self.importances[number], thrift)
+            encoded = self.network.encode(latents(number, steps), steps, self.weights, worth)
+            columns.append(push(encoded.layers, self.network))
+            return encoded.found
+
+        if decoded is None:
+            for number in range(len(self.tiles)):
+                find(number)
+        else:
+            decoded[...] = tiles.picture(self.header, self.network, find)
         self.header.steps = steps
         return container.write(self.header, [s for layer in zip(*columns) for s in layer])
 
+    def _cost(self, data: bytes, decoded: np.ndarray, lam: float, thrift: float) -> float:
+        """J of a file, in bits."""
+        sizes = np.reshape(container.read(data).header.lengths, (-1, len(self.tiles))).sum(1)
+        # The coder's last words are in the first segment even if its layer is off.
+        cost = sum(n * (beta if math.isfinite(beta) else 1.0) for beta, n in zip(self.weights, sizes))
+        error = 0.0
+        for tile, importance in zip(self.tiles, self.importances):
+            difference = decoded[tile].astype(np.float32) - self.source.rgb[tile]
+            here = tuning.at_pixels(importance, *difference.shape[:2])
+            error += float((np.square(difference).sum(2) * here).sum())
+        return 8 * cost + lam / thrift / 3 * error
+
     def _search(
-        self,
-        rgb: np.ndarray,
-        importance: Array,
-        steps: list[int],
-        lam: float,
-        thrift: float,
-        progress: Progress,
-    ) -> list[bytes]:
-        """The segments of one tile: after a search, or plain ones if these have the smaller J."""
+        self, number: int, steps: list[int], lam: float, thrift: float, progress: Progress
+    ) -> list[list[Array]]:
+        """Latents of one tile after a search."""
         from . import effort as searching
 
+        importance = self.importances[number]
+        *earlier, last = self._latents(number, steps)
         worth = tuning.worth(importance, thrift)
-        plain = self.network.analyse(rgb, steps)
-        pixels = pad(rgb)
+        memory = self.network.encode(earlier, steps, self.weights, worth).memory if earlier else {}
+        pixels = pad(self.source.rgb[self.tiles[number]])
         runs = len(searching.windows(*pixels.shape[:2])) * EFFORTS[self.effort]
         done = 0
 
@@ -165,23 +183,7 @@ class Encoder:
             EFFORTS[self.effort],
             advance,
         )
-        *earlier, last = plain
-        memory = self.network.encode(earlier, steps, self.weights, worth).memory if earlier else {}
-        searched = searching.search(goal, pixels, importance, memory, last)
-        best, least = [], math.inf
-        for latents in ([*earlier, searched], plain):
-            encoded = self.network.encode(latents, steps, self.weights, worth)
-            segments = push(encoded.layers, self.network)
-            picture_found = self.network.synthesise(encoded.found, *rgb.shape[:2])
-            error = np.square(picture_found.astype(np.float32) - rgb).sum(2)
-            importances = tuning.at_pixels(importance, *rgb.shape[:2])
-            # The coder's last words are in the first segment even if its layer is off.
-            paid = [beta if math.isfinite(beta) else 1.0 for beta in self.weights]
-            cost = 8 * sum(beta * len(words) for beta, words in zip(paid, segments))
-            cost += lam / thrift / 3 * float((error * importances).sum())
-            if cost < least:
-                best, least = segments, cost
-        return best
+        return [*earlier, searching.search(goal, pixels, importance, memory, last)]
 
     def within(self, size: int) -> bytes:
         """The largest file of at most this many bytes.
@@ -248,7 +250,7 @@ class Encoder:
         for number in range(EFFORT_ROUNDS if self.effort else 0):
             data = self.encode_with_effort(rates.lambda_of_quality(quality), part=_round(number))
             file = container.read(data)
-            reached = _psnr(self.source.rgb, _decode(file, file.layers, self.network))
+            reached = _psnr(self.source.rgb, _decode(file, self.network))
             if reached <= psnr or not quality:
                 self.progress(1.0)
                 break
@@ -357,27 +359,39 @@ def encode(
     return encoder.encode_with_effort(lam)
 
 
-def decode(data: bytes, layers: int | None = None, model: str | Path | None = None) -> Image.Image:
+def decode(
+    data: bytes,
+    layers: int | None = None,
+    model: str | Path | None = None,
+    *,
+    region: tiles.Region | None = None,
+    partial: bool = False,
+    max_pixels: int = container.DEFAULT_MAX_PIXELS,
+) -> Image.Image:
     """Decode a `.hvc` file, or a prefix of one that ends at a layer's end.
 
     Args:
         data: the file's bytes.
         layers: use only this many layers, coarse first; default: all that are there.
         model: a model file, for streams whose model is not shipped.
+        region: x, y, width and height in pixels of the part wanted; only tiles that it depends on are
+            decoded. The pixels are those that the whole picture has there.
+        partial: take a file that ends anywhere, and use the layers that are whole.
+        max_pixels: refuse larger pictures before anything is allocated for them.
 
     Returns:
         The picture (mode RGB, L, RGBA or LA), with `icc_profile`, `exif` and `xmp` in its `info`.
 
     Raises:
         FormatError, UnsupportedError: see `container.read`; or damaged data.
-        UsageError: more layers asked for than the file holds.
+        UsageError: more layers asked for than the file holds, or a region outside the picture.
         ModelError: the model is not here, or not the one that the stream names.
     """
-    file = container.read(data)
-    if layers is None:
-        layers = file.layers
-    if not 1 <= layers <= file.layers:
-        raise UsageError(f"the file holds layers 1 to {file.layers}")
+    file = container.read(data, max_pixels, partial)
+    if layers is not None:
+        if not 1 <= layers <= file.layers:
+            raise UsageError(f"the file holds layers 1 to {file.layers}")
+        file.layers = layers
     header = file.header
     ladder, refinements = header.steps[: len(LAYERS)], header.steps[len(LAYERS) :]
     if (
@@ -391,25 +405,24 @@ def decode(data: bytes, layers: int | None = None, model: str | Path | None = No
     network = engine.load(modelfile.locate(model, header.model_id))
     if network.id != header.model_id:
         raise ModelError(f"the stream needs model {header.model_id}, not {network.id}")
-    rgb = _decode(file, layers, network)
-    return picture.to_image(Picture(rgb, header.colour, header.metadata))
+    rgb = _decode(file, network, region)
+    corner = region[:2] if region else (0, 0)
+    whole = header.width, header.height
+    return picture.to_image(Picture(rgb, header.colour, header.metadata), whole, corner)
 
 
-def _decode(file: File, layers: int, network: Engine) -> np.ndarray:
-    """All tiles from their first layers; uint8 H x W x 3."""
-    rgb = np.empty((file.header.height, file.header.width, 3), np.uint8)
-    for number, tile in enumerate(_tiles(file.header)):
-        rgb[tile] = _decode_tile(file, number, rgb[tile].shape[:2], layers, network)
-    return rgb
-
-
-def _decode_tile(
-    file: File, number: int, shape: tuple[int, int], layers: int, network: Engine
-) -> np.ndarray:
-    """One tile from its first layers; uint8 H x W x 3."""
+def _decode(file: File, network: Engine, region: tiles.Region | None = None) -> np.ndarray:
+    """The picture or a region of it; uint8 H x W x 3."""
+    shapes = [[part.stop - part.start for part in tile] for tile in tiles.tiles(file.header)]
     steps = file.header.steps
-    stack = Stack(b"".join(file.segment(layer, number) for layer in range(layers)))
-    found = network.decode(lambda _, index: stack.pop(index, network.tables), steps, layers, *shape)
-    if layers == len(steps) and not stack.empty:
-        raise FormatError("the coded data do not fit the model")
-    return network.synthesise(found, *shape)
+
+    def find(number: int) -> engine.Found:
+        stack = Stack(b"".join(file.segment(layer, number) for layer in range(file.layers)))
+        found = network.decode(
+            lambda _, index: stack.pop(index, network.tables), steps, file.layers, *shapes[number]
+        )
+        if file.layers == len(steps) and not stack.empty:
+            raise FormatError("the coded data do not fit the model")
+        return found
+
+    return tiles.picture(file.header, network, find, region)

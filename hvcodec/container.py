@@ -29,7 +29,8 @@ METADATA = 0b0001_0000  # the one flag of this version; docs/format.md names tho
 MAX_SIDE = (1 << 24) - 1
 MAX_LAYERS = 64
 TILE_UNIT = 64
-TILE = 2048  # side of the tiles of a picture above TILE * TILE pixels
+TILE = 1024  # side of the tiles of a picture that is not one tile
+MAX_TILE = 2048  # a tile holds at most the square of this in pixels
 DEFAULT_MAX_PIXELS = 1 << 28
 
 
@@ -50,9 +51,12 @@ class Chunk(IntEnum):
 
 
 def tile_size(width: int, height: int) -> int:
-    """Side of the tiles: 0 (one tile) up to 4 megapixels, counted in whole units of 64."""
+    """Side of the tiles: 0 (one tile) up to 4 megapixels, counted in whole units of 64.
+
+    Smaller tiles make less memory and smaller regions, but every border costs a few bytes, and a pixel
+    there is decided in two windows."""
     padded = (width + -width % TILE_UNIT) * (height + -height % TILE_UNIT)
-    return 0 if padded <= TILE * TILE else TILE
+    return 0 if padded <= MAX_TILE * MAX_TILE else TILE
 
 
 @dataclass
@@ -180,12 +184,13 @@ class _Reader:
         return LENGTH.unpack(self.take(LENGTH.size))[0]
 
 
-def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> File:
+def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = False) -> File:
     """Parse a file. Segments are not checked yet (`File.segment`, `File.verify`).
 
     Args:
         data: the whole file, or a prefix of it that ends at a layer's end.
         max_pixels: refuse larger pictures before anything is allocated for them.
+        partial: take a prefix that ends anywhere after the first layer, and the layers that are whole.
 
     Raises:
         UsageError: not bytes.
@@ -219,7 +224,7 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> File:
         raise UnsupportedError(
             f"the header claims {header.width}x{header.height} pixels, the limit is {max_pixels}"
         )
-    if header.tile > TILE or (not header.tile and tile_size(header.width, header.height)):
+    if header.tile > MAX_TILE or (not header.tile and tile_size(header.width, header.height)):
         raise UnsupportedError("the header names tiles of more than 4 megapixels")
     table = reader.take(layers + layers * header.tile_count * LENGTH.size)
     header.steps = list(table[:layers])
@@ -242,12 +247,20 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> File:
     segment_ends = list(accumulate(header.lengths, initial=reader.at))[1:]
     file = File(header, data, reader.at, segment_ends, 0)
     ends = file.cut_points
+    file.layers = whole = sum(end <= len(data) for end in ends)
+    if len(data) > ends[-1]:
+        raise FormatError(f"the file ends after the last layer; it is whole at {_listed(ends)} bytes")
     if len(data) not in ends:
-        whole = sum(end <= len(data) for end in ends)
-        where = "after the last layer" if len(data) > ends[-1] else f"inside layer {whole + 1}"
-        raise FormatError(f"the file ends {where}; it is whole at {', '.join(map(str, ends))} bytes")
-    file.layers = ends.index(len(data)) + 1
+        if not (partial and whole):
+            raise FormatError(
+                f"the file ends inside layer {whole + 1}; it is whole at {_listed(ends)} bytes"
+            )
+        file.data = data[: ends[whole - 1]]
     return file
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def cut(file: File, layers: int | None = None, max_bytes: int | None = None) -> bytes:

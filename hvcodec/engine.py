@@ -22,6 +22,7 @@ from .network import Network, Prior, delta, take
 from .parallel import single_threaded_blas
 from .refinement import Known, Memory, layer_of, levels, steps_of
 from .steps import BITS_PER_SQUARED_ERROR, OFF
+from .transform import PLANES
 
 WORTH = [np.full((1, 1), BITS_PER_SQUARED_ERROR, np.float32)] * len(LAYERS)
 
@@ -65,13 +66,11 @@ class Found(NamedTuple):
     """What all runs down the ladder end with.
 
     Attributes:
-        values: per layer, coarse first.
-        trunk: at stride 8.
-        known: steps that the values are known to.
+        features: coefficients and trunk, all that the synthesis needs; H/8 x W/8 x (192 + C).
+        known: steps that the coefficients are known to.
     """
 
-    values: list[Array]
-    trunk: Array
+    features: Array
     known: list[int]
 
 
@@ -122,19 +121,35 @@ class Engine:
         self.id = modelfile.identify(path.read_bytes())
         self.tables = Tables(*self.network.tables)
 
-    def analyse(self, rgb: Array, steps: list[int]) -> list[list[Array]]:
-        """Latents y of a picture (uint8, H x W x 3) for some steps: for every run down the ladder, per
-        layer, coarse first.
+    def analyse(
+        self, rgb: Array, steps: list[int], tile: tuple[slice, slice] = (slice(None), slice(None))
+    ) -> list[list[Array]]:
+        """Latents y of a picture for some steps: per run down the ladder and layer, coarse first.
 
         Args:
+            rgb: the picture, uint8, H x W x 3.
             steps: what the file says of each layer's step.
+            tile: rows and columns that latents are wanted of, from multiples of 64 on.
         """
+        spans = [part.indices(size)[:2] for part, size in zip(tile, rgb.shape)]
+        outer = [slice(max(first - MAX_STRIDE, 0), last + MAX_STRIDE) for first, last in spans]
+        # In units of the coarsest stride.
+        inner = [
+            slice((first - o.start) // MAX_STRIDE, -(-(last - o.start) // MAX_STRIDE))
+            for (first, last), o in zip(spans, outer)
+        ]
+
+        def crop(y: Array, stride: int) -> Array:
+            scale = MAX_STRIDE // stride
+            return y[tuple(slice(part.start * scale, part.stop * scale) for part in inner)]
+
         with single_threaded_blas():
-            planes = self.network.transform.blocks(pad(rgb))
-            return [
+            planes = self.network.transform.blocks(pad(rgb[tuple(outer)]))
+            latents = [
                 self.network.analyse(planes, steps_of(steps, run, len(steps)))
                 for run in range(levels(steps) + 1)
             ]
+        return [[crop(y, la.stride) for y, la in zip(run, LAYERS)] for run in latents]
 
     @staticmethod
     def _index(prior: Prior, step: np.float32) -> tuple[Array, Array, tables.Index]:
@@ -281,7 +296,7 @@ class Engine:
             return unflat(symbols.astype(np.float32), prior.mean) * step
 
         height, width = (n * LAYERS[-1].stride for n in latents[-1].shape[:2])
-        return Found(*self.network.descend(indices, indices, height, width, choose), indices)
+        return self._found(self.network.descend(indices, indices, height, width, choose), indices)
 
     def decode(
         self,
@@ -341,12 +356,16 @@ class Engine:
                 memory[index, p] = self._close(opening, pop(layer, opening.coded))
             return unflat(memory[index, p].value, prior.mean) - prior.mean
 
-        return Found(*self.network.descend(indices, present, height, width, choose), present)
+        return self._found(self.network.descend(indices, present, height, width, choose), present)
 
-    def synthesise(self, found: Found, height: int, width: int) -> Array:
-        """The picture, uint8 H x W x 3."""
+    def _found(self, ends: tuple[list[Array], Array], known: list[int]) -> Found:
+        values, trunk = ends
+        return Found(np.concatenate([self.network.transform.join(values), trunk], 2), known)
+
+    def synthesise(self, features: Array, known: list[int]) -> Array:
+        """Pixels uint8 H x W x 3 of what the ladder ended with, or of a window of it."""
         with single_threaded_blas():
-            return self.network.synthesise(*found)[:height, :width]
+            return self.network.synthesise(features[..., :PLANES], features[..., PLANES:], known)
 
 
 @lru_cache(maxsize=2)

@@ -27,13 +27,10 @@ ENOUGH = 127  # the largest weight of a typical channel should be at least so ma
 CONDITION_UNIT = 32  # the features of steps are whole numbers of 1/32
 
 
-def snap(x: Array, unit: float, limit: int, out: Array | None = None) -> Array:
-    """`x` rounded to multiples of a power of two, halves to even, and clamped to `limit` of them."""
-    bound, large = np.float32(unit * limit), np.float32(1.5 * 2**23 * unit)
-    out = np.clip(x, -bound, bound, out=out)
-    out += large
-    out -= large
-    return out
+def whole(x: Array, limit: int, out: Array | None = None, least: int | None = None) -> Array:
+    """`x` rounded to whole numbers, halves to even, and clamped to -limit (or `least`) .. limit."""
+    out = np.rint(x, out=out)
+    return np.clip(out, np.float32(-limit if least is None else least), np.float32(limit), out=out)
 
 
 def log2(x: Array) -> Array:

@@ -38,8 +38,7 @@ from .network import (
 )
 from .steps import OFF, STEPS_PER_OCTAVE
 from .torch_transform import Transform
-
-PLANES = 192  # coefficients per 8x8 block
+from .transform import DC_PLANES, PLANES
 
 
 @dataclass(frozen=True)
@@ -225,7 +224,7 @@ class Model(nn.Module):
         self.closing_blocks = nn.ModuleList(
             Block(width[8], config.expansion) for _ in range(config.closing_blocks)
         )
-        self.closing_head = Pointwise(width[8], PLANES - 3, zero=True)
+        self.closing_head = Pointwise(width[8], PLANES - DC_PLANES, zero=True)
         w, middle = config.synthesis_width, config.middle_width
         self.middle_in = Pointwise(width[8], 4 * middle)
         self.middle_blocks = nn.ModuleList(
@@ -259,7 +258,7 @@ class Model(nn.Module):
             planes = self.transform.blocks(pixels)
         condition = self.condition(steps)
         spreads = [self.spread(k) for k, la in enumerate(LAYERS) if la.stride == 8]
-        spread = torch.cat([spreads[0].new_full((3, 1, 1), DC_SPREAD), *spreads])
+        spread = torch.cat([spreads[0].new_full((DC_PLANES, 1, 1), DC_SPREAD), *spreads])
         planes = planes.contiguous(memory_format=torch.channels_last)
         u = self.analysis_in(torch.cat([(planes / spread).clamp(-8, 8), compress(planes)], 1))
         for block in self.analysis_blocks:

@@ -16,7 +16,7 @@ from .exact import Array
 from .ladder import LAYERS, STRIDES
 from .parallel import in_parallel, strips
 from .steps import OFF, STEPS_PER_OCTAVE
-from .transform import Transform
+from .transform import BLOCK, DC_PLANES, OVERLAP, Transform
 
 # What follows holds for training too (`model.py`).
 
@@ -92,28 +92,46 @@ def put(part: Array, p: int, passes: int, into: Array, add: bool = False) -> Non
             target[...] = source
 
 
+def dot(x: Array, matrix: Array) -> Array:
+    """N x inputs -> N x outputs; all products over channels go through here."""
+    return x @ matrix
+
+
+def wide(vector: Array, count: int) -> Array:
+    """One number per channel -> one row of `count` positions: numpy is slow along short last axes."""
+    return np.tile(vector, count)
+
+
 class Product:
-    """A product over channels: rounded weights, and the grid of its inputs."""
+    """A product over channels: rounded weights, and the grid of its inputs.
+
+    Attributes:
+        unit, limit: the inputs are whole numbers of this power of two, up to this one; 1 and None
+            where nothing is rounded.
+        matrix: inputs x outputs, for inputs counted in units.
+        biases: per output.
+    """
 
     def __init__(self, weights: Array, biases: Array, grid: tuple[int, int] | None) -> None:
-        self.grid = None if grid is None else (2.0 ** grid[0], grid[1])
-        if self.grid is not None:
-            weights, rounded = exact.rounded(weights, biases, *self.grid)
+        self.unit = 1.0 if grid is None else 2.0 ** grid[0]
+        self.limit = None if grid is None else grid[1]
+        if self.limit is not None:
+            weights, rounded = exact.rounded(weights, biases, self.unit, self.limit)
             assert rounded is not None
             biases = rounded
-        self.matrix, self.biases = np.ascontiguousarray(weights.T), biases
-
-    def flat(self, x: Array, scratch: Array | None = None) -> Array:
-        """N x inputs -> N x outputs; `scratch`, which may be `x`, is written to if it is given."""
-        if self.grid is not None:
-            x = exact.snap(x, *self.grid, out=scratch)
-        y = x @ self.matrix
-        y += self.biases
-        return y
+        self.matrix = np.ascontiguousarray(weights.T) * np.float32(self.unit)
+        self.biases = biases
 
     def rows(self, x: Array) -> Array:
         """H x W x inputs -> H x W x outputs."""
-        return self.flat(x.reshape(-1, x.shape[2])).reshape(*x.shape[:2], -1)
+        h, w, c = x.shape
+        flat = x.reshape(-1, c)
+        if self.limit is not None:
+            flat = flat * np.float32(1 / self.unit)
+            exact.whole(flat, self.limit, out=flat)
+        y = dot(flat, self.matrix).reshape(h, -1)
+        y += wide(self.biases, w)
+        return y.reshape(h, w, -1)
 
     def __call__(self, x: Array) -> Array:
         """The same in strips."""
@@ -128,7 +146,11 @@ class Product:
 
 
 class Block:
-    """Residual block: depthwise 3x3, expand, condition on the steps, ReLU, project."""
+    """Residual block: depthwise 3x3, expand, condition on the steps, ReLU, project.
+
+    The inputs of each of the three products are counted in units; what makes them so is folded into the
+    weights before, which changes no bit, since units are powers of two.
+    """
 
     def __init__(
         self,
@@ -138,43 +160,58 @@ class Block:
         project: Product,
         grid: tuple[int, int] | None,
     ) -> None:
-        self.grid = None if grid is None else (2.0 ** grid[0], grid[1])
-        if self.grid is not None:
-            kernel, _ = exact.rounded(kernel, None, *self.grid)
+        self.unit = 1.0 if grid is None else 2.0 ** grid[0]
+        self.limit = None if grid is None else grid[1]
+        if self.limit is not None:
+            kernel, _ = exact.rounded(kernel, None, self.unit, self.limit)
             condition = exact.rounded_condition(condition)
-        self.kernel = np.ascontiguousarray(kernel[:, 0].transpose(1, 2, 0))
-        self.condition, self.expand, self.project = condition, expand, project
+        self.kernel = kernel[:, 0].transpose(1, 2, 0) * np.float32(self.unit / expand.unit)
+        self.expand = expand.matrix * np.float32(1 / project.unit)
+        self.condition = condition * np.float32(1 / project.unit)
+        self.shift = expand.biases * np.float32(1 / project.unit)
+        self.limits = expand.limit, project.limit
+        self.project, self.biases = project.matrix, project.biases
 
     def __call__(self, h: Array, condition: Array) -> Array:
         height, width, channels = h.shape
-        shift = self.condition @ condition
+        kernel = [[wide(tap, width) for tap in row] for row in self.kernel]
+        shift = wide(self.shift + self.condition @ condition, width)
+        biases = wide(self.biases, width)
+        h = h.reshape(height, -1)
         out = np.empty_like(h)
 
         def work(top: int, bottom: int) -> None:
             first, last = max(top - 1, 0), min(bottom + 1, height)
-            padded = np.zeros((bottom - top + 2, width + 2, channels), np.float32)
-            inner = padded[first - top + 1 : last - top + 1, 1:-1]
-            if self.grid is None:
-                inner[...] = h[first:last]
-            else:
-                exact.snap(h[first:last], *self.grid, out=inner)
-            rows = bottom - top
-            u = padded[:rows, :width] * self.kernel[0, 0]
+            rows, size = bottom - top, width * channels
+            padded = np.zeros((rows + 2, size + 2 * channels), np.float32)
+            inner = padded[first - top + 1 : last - top + 1, channels:-channels]
+            np.multiply(h[first:last], np.float32(1 / self.unit), out=inner)
+            if self.limit is not None:
+                exact.whole(inner, self.limit, out=inner)
+            u = padded[:rows, :size] * kernel[0][0]
             part = np.empty_like(u)
             for i in range(3):
                 for j in range(3):
                     if i or j:
-                        np.multiply(padded[i : i + rows, j : j + width], self.kernel[i, j], out=part)
+                        at = j * channels
+                        np.multiply(padded[i : i + rows, at : at + size], kernel[i][j], out=part)
                         u += part
-            flat = u.reshape(-1, channels)
-            hidden = self.expand.flat(flat, flat)
-            hidden += shift
-            np.maximum(hidden, 0, out=hidden)
-            result = self.project.flat(hidden, hidden).reshape(u.shape)
+            limit, hidden_limit = self.limits
+            if limit is not None:
+                exact.whole(u, limit, out=u)
+            hidden = dot(u.reshape(-1, channels), self.expand)
+            lines = hidden.reshape(rows, -1)
+            lines += shift
+            if hidden_limit is None:
+                np.maximum(hidden, 0, out=hidden)
+            else:
+                exact.whole(hidden, hidden_limit, out=hidden, least=0)  # ReLU
+            result = dot(hidden, self.project).reshape(rows, size)
+            result += biases
             np.add(result, h[top:bottom], out=out[top:bottom])
 
         in_parallel(work, strips(height, 2 * width * channels))
-        return out
+        return out.reshape(height, width, channels)
 
 
 def conditions(steps: list[int]) -> Array:
@@ -275,7 +312,7 @@ class Network:
             planes: coefficients from `Transform.blocks`, H/8 x W/8 x 192.
         """
         into, blocks, out = self.analysis
-        spread = np.concatenate([np.full(3, DC_SPREAD, np.float32), *self.spreads[3:]])
+        spread = np.concatenate([np.full(DC_PLANES, DC_SPREAD, np.float32), *self.spreads[3:]])
         condition = conditions(steps)
         u = into(np.concatenate([np.clip(planes / spread, -8, 8), compress(planes)], 2))
         for block in blocks:
@@ -326,28 +363,49 @@ class Network:
                 )
                 residual = choose(index, p, prior)
                 value = prior.mean + residual
-                symbol = residual / step
-                features = [
-                    np.clip(value / spread, -8, 8),
-                    compress(value),
-                    np.sign(symbol) * exact.log2(1 + np.abs(symbol)) / 2,
-                ]
-                put(absorb(np.concatenate(features, 2)), p, la.passes, h, add=True)
+                back = self._features(absorb, value, residual / step, spread)
+                put(back, p, la.passes, h, add=True)
                 put(value, p, la.passes, layer)
             values.append(layer)
         return values, h
 
-    def synthesise(self, values: list[Array], h: Array, present: list[int]) -> Array:
-        """Values per layer, trunk and known steps -> uint8 H x W x 3."""
+    @staticmethod
+    def _features(absorb: Product, values: Array, symbols: Array, spread: Array) -> Array:
+        """What decoded values add to the trunk: themselves in units of the spread and on a logarithmic
+        scale, and their symbols likewise, through the product `absorb`."""
+        height, width, channels = values.shape
+        out = np.empty((height, width, absorb.matrix.shape[1]), np.float32)
+
+        def work(top: int, bottom: int) -> None:
+            value, symbol = values[top:bottom], symbols[top:bottom]
+            parts = [
+                np.clip(value / spread, -8, 8),
+                compress(value),
+                np.sign(symbol) * exact.log2(1 + np.abs(symbol)) / 2,
+            ]
+            out[top:bottom] = absorb.rows(np.concatenate(parts, 2))
+
+        in_parallel(work, strips(height, 3 * width * channels))
+        return out
+
+    @property
+    def halo(self) -> int:
+        """How far pixels depend on what is around them, in positions of stride 8: a block sees one
+        position of its own stride, the transform its overlap."""
+        trunk = 2 * len(self.synthesis_blocks) + 4 * len(self.middle_blocks)
+        linear = 2 * len(self.synthesis_blocks) + OVERLAP
+        return len(self.closing_blocks) + -(-max(trunk, linear) // BLOCK)
+
+    def synthesise(self, planes: Array, h: Array, present: list[int]) -> Array:
+        """Coefficients (`Transform.join`), trunk and known steps -> uint8 H x W x 3."""
         condition = conditions(present)
         for block in self.closing_blocks:
             h = block(h, condition)
         # Where in its interval, or in its prior, is the value really? By now the trunk has seen more.
-        ends = np.cumsum([la.channels for la in LAYERS[3:]])[:-1]
-        values = list(values)
-        for k, offset in enumerate(np.split(self.closing_head(h), ends, 2), 3):
-            values[k] = values[k] + offset * np.minimum(delta(present[k]), self.spreads[k])
-        linear = self.transform.inverse(values)
+        open_to = [np.minimum(delta(step), spread) for step, spread in zip(present, self.spreads)]
+        planes = planes.copy()
+        planes[..., DC_PLANES:] += self.closing_head(h) * np.concatenate(open_to[3:])
+        linear = self.transform.pixels(planes)
         middle = shuffle(self.middle_in(h), 2)
         for block in self.middle_blocks:
             middle = block(middle, condition)
@@ -364,11 +422,13 @@ class Network:
         in_parallel(start, rows)
         for block in self.synthesis_blocks:
             u = block(u, condition)
-        gain = self.gain @ condition * 8
+        gain = wide(self.gain @ condition * 8, 4 * width)
         picture = np.empty(linear.shape, np.uint8)
 
         def finish(top: int, bottom: int) -> None:
-            details = shuffle(self.synthesis_out.rows(u[4 * top : 4 * bottom]) * gain, 2)
+            details = self.synthesis_out.rows(u[4 * top : 4 * bottom])
+            details.reshape(len(details), -1)[...] *= gain
+            details = shuffle(details, 2)
             details += linear[8 * top : 8 * bottom]
             details += 128
             picture[8 * top : 8 * bottom] = np.clip(np.rint(details, out=details), 0, 255)

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from threadpoolctl import ThreadpoolController
 
-STRIP = 1 << 19  # numbers in a strip, at most, roughly
+STRIP = 1 << 18  # numbers in a strip, at most, roughly
 WORKERS = min(os.cpu_count() or 1, 16)
 
 

@@ -206,8 +206,13 @@ def _metadata(image: Image.Image, upright: Image.Image, exif: bytes) -> dict[Chu
     return {kind: bytes(content) for kind, content in found.items() if content}
 
 
-def to_image(picture: Picture) -> Image.Image:
+def to_image(picture: Picture, whole: tuple[int, int], corner: tuple[int, int] = (0, 0)) -> Image.Image:
     """Put a decoded picture together; metadata lies in `.info`, as Pillow's savers want it.
+
+    Args:
+        picture: a region of the whole picture, or all of it; its alpha plane is always whole.
+        whole: width and height of the whole picture.
+        corner: x and y where the region starts.
 
     Raises:
         PictureError: the alpha plane in the file is not a picture of the same size.
@@ -218,10 +223,10 @@ def to_image(picture: Picture) -> Image.Image:
     if png := picture.metadata.get(Chunk.ALPHA):
         with _reading():
             alpha = Image.open(io.BytesIO(png), formats=["PNG"])
-            if alpha.size != image.size or alpha.mode != "L":
+            if alpha.size != whole or alpha.mode != "L":
                 raise PictureError("the alpha plane does not fit the picture")
-            alpha.load()
-        image.putalpha(alpha)
+            x, y = corner
+            image.putalpha(alpha.crop((x, y, x + image.width, y + image.height)))
     names = {Chunk.ICC: "icc_profile", Chunk.EXIF: "exif", Chunk.XMP: "xmp"}
     image.info.update({names[k]: v for k, v in picture.metadata.items() if k in names})
     return image

@@ -21,6 +21,8 @@ from .ladder import LAYERS, frequency_bands
 from .parallel import in_parallel, strips
 
 BLOCK = 8
+DC_PLANES = 3
+PLANES = DC_PLANES * BLOCK**2  # coefficients per block
 OVERLAP = 4
 WEIGHT_UNIT = 2.0**-14
 VALUE_UNIT = 2.0**-8
@@ -127,7 +129,7 @@ class Transform:
     @staticmethod
     def split(planes: Array) -> list[Array]:
         """Coefficients as `blocks` gives them -> per layer, coarse first."""
-        means, bands = planes[..., :3], planes[..., 3:]
+        means, bands = planes[..., :DC_PLANES], planes[..., DC_PLANES:]
         fine = np.split(bands, np.cumsum([layer.channels for layer in LAYERS[3:]])[:-1], 2)
         coarse: list[Array] = []
         for _ in range(3):
@@ -136,19 +138,24 @@ class Transform:
         coarse[0] = np.concatenate([means, coarse[0]], 2)
         return coarse + fine
 
-    def inverse(self, coefficients: list[Array]) -> Array:
-        """Coefficients per layer, coarse first -> pixels H x W x 3 float32, not clamped."""
-        means = unhaar(coefficients[0][..., :3], coefficients[0][..., 3:])
-        for details in coefficients[1:3]:
-            means = unhaar(means, details)
-        height, width = (BLOCK * n for n in means.shape[:2])
+    @staticmethod
+    def join(coefficients: list[Array]) -> Array:
+        """The inverse of `split`."""
+        coarse, details = coefficients[0], coefficients[1:3]
+        means = unhaar(coarse[..., :DC_PLANES], coarse[..., DC_PLANES:])
+        for part in details:
+            means = unhaar(means, part)
+        return np.concatenate([means, *coefficients[3:]], 2)
+
+    def pixels(self, coefficients: Array) -> Array:
+        """Coefficients as `join` gives them -> pixels H x W x 3 float32, not clamped."""
+        height, width = (BLOCK * n for n in coefficients.shape[:2])
         planes = np.empty((height, width, 3))
         result = np.empty((height, width, 3), np.float32)
         down, across = self.turns[:3].transpose(0, 2, 1), self.turns[3:].transpose(0, 2, 1)
 
         def blocks(top: int, bottom: int) -> None:
-            parts = [part[top:bottom] for part in (means, *coefficients[3:])]
-            strip = from_blocks(_whole(np.concatenate(parts, 2), VALUE_UNIT) @ self.basis)
+            strip = from_blocks(_whole(coefficients[top:bottom], VALUE_UNIT) @ self.basis)
             strip = rotate_borders(_whole(strip, VALUE_UNIT), across, 1)
             planes[top * BLOCK : bottom * BLOCK] = _whole(strip, VALUE_UNIT)
 

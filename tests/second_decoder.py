@@ -1,7 +1,7 @@
 """A second decoder, of numpy and constriction alone, written from docs/format.md.
 
 It shares no code with the package: that it finds the same pixels shows that the page says everything,
-and that a file outlives the program that made it. Slow and plain; one tile, no metadata.
+and that a file outlives the program that made it. Slow and plain; no metadata.
 """
 
 import json
@@ -147,10 +147,10 @@ class Network:
         unit, limit = self.grids[name]
         return (np.rint(np.clip(x / F(unit), -limit, limit)) * F(unit)).astype(F)
 
-    def product(self, name, x):
+    def product(self, name, x, shift=F(0)):
         x = self.snap(name, x)
         y = self.t[name + ".weight"] @ x.reshape(len(x), -1)
-        return (y + self.t[name + ".bias"][:, None]).reshape(-1, *x.shape[1:])
+        return (y + (self.t[name + ".bias"] + shift)[:, None]).reshape(-1, *x.shape[1:])
 
     def condition(self, steps):
         features = []
@@ -168,8 +168,7 @@ class Network:
         for i in range(3):
             for j in range(3):
                 u += kernel[:, 0, i, j, None, None] * padded[:, i : i + rows, j : j + columns]
-        u = self.product(name + ".expand", u)
-        u = u + (self.t[name + ".condition.weight"] @ condition)[:, None, None]
+        u = self.product(name + ".expand", u, self.t[name + ".condition.weight"] @ condition)
         return self.product(name + ".project", np.maximum(u, 0)) + h
 
 
@@ -433,6 +432,7 @@ class Decoder:
         return np.tensordot(colour, planes, ((0,), (0,))).astype(F)
 
     def picture(self):
+        """Pixels minus 128, 3 x H x W, of the values and the trunk, also if these were joined."""
         net, h = self.net, self.h
         condition = net.condition(self.present)
         for n in range(net.config["closing_blocks"]):
@@ -457,21 +457,38 @@ class Decoder:
 
 def decode(data, model):
     """File and model file, as bytes -> uint8 H x W x 3."""
-    assert data[:6] == b"\x89HVC\x00\x01" and data[6] == 0 and data[20] == 0
+    assert data[:6] == b"\x89HVC\x00\x01" and data[6] == 0
     layers = data[7]
     width, height = (int.from_bytes(data[a : a + 3], "little") for a in (14, 17))
-    steps = list(data[24 : 24 + layers])
-    lengths = struct.unpack(f"<{layers}I", data[24 + layers : 24 + 5 * layers])
-    at, words, count = 24 + 5 * layers, b"", 0
-    while count < layers and at + lengths[count] <= len(data):
-        words += data[at : at + lengths[count] - 2]
-        at, count = at + lengths[count], count + 1
-    network = Network(model)
     tall, wide = (n + -n % 64 for n in (height, width))
-    decoder = Decoder(network, Stack(network, words), steps, count, tall, wide)
-    run = 0
-    while decoder.layer_of(run, 0) < count:
-        decoder.run(run)
-        run += 1
+    side = 64 * data[20] or max(tall, wide)
+    rows, columns = -(-tall // side), -(-wide // side)
+    tiles = rows * columns
+    steps = list(data[24 : 24 + layers])
+    lengths = struct.unpack(f"<{layers * tiles}I", data[24 + layers : 24 + layers + 4 * layers * tiles])
+    at, words, count = 24 + layers + 4 * layers * tiles, [b""] * tiles, 0
+    while count < layers and at < len(data):
+        for tile, length in enumerate(lengths[count * tiles : (count + 1) * tiles]):
+            words[tile] += data[at : at + length - 2]
+            at += length
+        count += 1
+    network = Network(model)
+    found = []
+    for tile in range(tiles):
+        top, left = tile // columns * side, tile % columns * side
+        shape = min(side, tall - top), min(side, wide - left)
+        decoder = Decoder(network, Stack(network, words[tile]), steps, count, *shape)
+        run = 0
+        while decoder.layer_of(run, 0) < count:
+            decoder.run(run)
+            run += 1
+        found.append([*decoder.values, decoder.h])
+    *decoder.values, decoder.h = (join(parts, columns) for parts in zip(*found))
     pixels = np.clip(np.rint(decoder.picture()[:, :height, :width] + 128), 0, 255)
     return pixels.transpose(1, 2, 0).astype(np.uint8)
+
+
+def join(parts, columns):
+    """Planes C x H x W of all tiles, row by row -> of the picture."""
+    rows = [parts[at : at + columns] for at in range(0, len(parts), columns)]
+    return np.concatenate([np.concatenate(row, 2) for row in rows], 1)

@@ -246,14 +246,3 @@ def test_other_arrays_are_refused(array):
 def test_what_is_no_picture_is_refused(data):
     with pytest.raises(hvcodec.PictureError):
         picture.open_picture(data)
-
-
-def test_tiles_join_where_they_belong(photo, monkeypatch):
-    from hvcodec import container
-
-    monkeypatch.setattr(container, "TILE", 128)
-    data = hvcodec.encode(photo, 60)
-    assert hvcodec.info(data)["tile"] == 128
-    assert psnr(photo, hvcodec.decode(data)) > 32
-    half = hvcodec.info(data)["cut_points"][3]
-    assert hvcodec.decode(data[:half]).size == photo.size

@@ -7,7 +7,7 @@ import pytest
 import second_decoder
 
 import hvcodec
-from hvcodec import modelfile
+from hvcodec import container, modelfile
 
 
 @pytest.mark.parametrize(
@@ -23,5 +23,13 @@ from hvcodec import modelfile
 def test_another_decoder_finds_the_same_pixels(photo, quality, weights, layers):
     data = hvcodec.encode(photo.crop((30, 40, 180, 130)), quality, weights)
     data = hvcodec.cut(data, layers=layers)
+    other = second_decoder.decode(data, modelfile.locate().read_bytes())
+    assert (other == np.asarray(hvcodec.decode(data))).all()
+
+
+def test_another_decoder_finds_the_same_pixels_across_tiles(photo, monkeypatch):
+    monkeypatch.setattr(container, "tile_size", lambda width, height: 64)
+    data = hvcodec.encode(photo.crop((30, 40, 180, 180)), 40)
+    assert container.read(data).header.tile_count == 9
     other = second_decoder.decode(data, modelfile.locate().read_bytes())
     assert (other == np.asarray(hvcodec.decode(data))).all()
