@@ -14,7 +14,7 @@ from itertools import accumulate
 from .errors import FormatError, UnsupportedError, UsageError
 
 MAGIC = b"\x89HVC"
-FORMAT_VERSION = 0
+FORMAT_VERSION = 1
 CODER_VERSION = 1
 
 FIXED = struct.Struct("<4s4B6s6sBBH")
@@ -23,6 +23,8 @@ FIXED = struct.Struct("<4s4B6s6sBBH")
 CHECK = struct.Struct("<H")
 LENGTH = struct.Struct("<I")
 CHUNK = struct.Struct("<BI")
+WORD = 4  # bytes; segments are whole words and a check
+COUNT_BYTES = 4  # of the number of words of a segment, at most
 
 METADATA = 0b0001_0000  # the one flag of this version; docs/format.md names those to come
 
@@ -69,7 +71,8 @@ class Header:
         steps: per layer, coarse first, a step index 0..254, or 255 where the layer is off; for layers
             of refinement the number that they divide steps by.
         tile: side of the square tiles in pixels, a multiple of 64; 0 if the picture is one tile.
-        lengths: bytes of every segment, layer-major: all tiles of the coarsest layer first.
+        lengths: bytes of every segment with its check, layer-major: all tiles of the coarsest layer
+            first.
         colour: what the decoded picture is.
         metadata: contents of the chunks.
     """
@@ -92,7 +95,8 @@ class Header:
 
     def pack(self) -> bytes:
         """Header, table and metadata as they stand in the file."""
-        body = bytes(self.steps) + b"".join(LENGTH.pack(n) for n in self.lengths)
+        counts = ((n - CHECK.size) // WORD for n in self.lengths)
+        body = bytes(self.steps) + b"".join(map(_packed_count, counts))
         if self.metadata:
             chunks = b"".join(CHUNK.pack(k, len(v)) + v for k, v in sorted(self.metadata.items()))
             body += LENGTH.pack(len(chunks)) + chunks
@@ -110,6 +114,21 @@ class Header:
         )
         check = crc_hqx(body, crc_hqx(FIXED.pack(*fields, 0), 0))
         return FIXED.pack(*fields, check) + body
+
+
+def _packed_count(count: int) -> bytes:
+    """A number in groups of 7 bits, low ones first; the high bit of a byte says that another follows.
+
+    Raises:
+        UnsupportedError: more than `COUNT_BYTES` bytes.
+    """
+    if count >> 7 * COUNT_BYTES:
+        raise UnsupportedError("a layer takes more than a gigabyte")
+    packed = bytearray()
+    while count > 0x7F:
+        packed.append(count & 0x7F | 0x80)
+        count >>= 7
+    return bytes([*packed, count])
 
 
 @dataclass
@@ -183,6 +202,16 @@ class _Reader:
     def length(self) -> int:
         return LENGTH.unpack(self.take(LENGTH.size))[0]
 
+    def count(self) -> int:
+        """The inverse of `_packed_count`."""
+        total = 0
+        for place in range(COUNT_BYTES):
+            (byte,) = self.take(1)
+            total |= (byte & 0x7F) << 7 * place
+            if byte < 0x80:
+                return total
+        raise FormatError("the header names a segment of impossible length")
+
 
 def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = False) -> File:
     """Parse a file. Segments are not checked yet (`File.segment`, `File.verify`).
@@ -226,9 +255,9 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
         )
     if header.tile > MAX_TILE or (not header.tile and tile_size(header.width, header.height)):
         raise UnsupportedError("the header names tiles of more than 4 megapixels")
-    table = reader.take(layers + layers * header.tile_count * LENGTH.size)
-    header.steps = list(table[:layers])
-    header.lengths = [n for (n,) in LENGTH.iter_unpack(table[layers:])]
+    header.steps = list(reader.take(layers))
+    counts = (reader.count() for _ in range(layers * header.tile_count))
+    header.lengths = [n * WORD + CHECK.size for n in counts]
     chunks = reader.take(reader.length()) if flags & METADATA else b""
     body = data[FIXED.size : reader.at]
     if crc_hqx(body, crc_hqx(fixed[: -CHECK.size] + bytes(CHECK.size), 0)) != check:
@@ -242,8 +271,6 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
         content = inside.take(size)
         if kind in Chunk.__members__.values():
             header.metadata[Chunk(kind)] = content
-    if min(header.lengths) < CHECK.size or any((n - CHECK.size) % 4 for n in header.lengths):
-        raise FormatError("the header names a segment of impossible length")
     segment_ends = list(accumulate(header.lengths, initial=reader.at))[1:]
     file = File(header, data, reader.at, segment_ends, 0)
     ends = file.cut_points

@@ -1,7 +1,7 @@
 """A second decoder, of numpy and constriction alone, written from docs/format.md.
 
 It shares no code with the package: that it finds the same pixels shows that the page says everything,
-and that a file outlives the program that made it. Slow and plain; no metadata.
+and that a file outlives the program that made it. Slow and plain; skips metadata.
 """
 
 import json
@@ -456,8 +456,8 @@ class Decoder:
 
 
 def decode(data, model):
-    """File and model file, as bytes -> uint8 H x W x 3."""
-    assert data[:6] == b"\x89HVC\x00\x01" and data[6] == 0
+    """File and model file, as bytes -> uint8 H x W x 3, or H x W if it is grey."""
+    assert data[:6] == b"\x89HVC\x01\x01" and data[6] in (0, 16)
     layers = data[7]
     width, height = (int.from_bytes(data[a : a + 3], "little") for a in (14, 17))
     tall, wide = (n + -n % 64 for n in (height, width))
@@ -465,12 +465,22 @@ def decode(data, model):
     rows, columns = -(-tall // side), -(-wide // side)
     tiles = rows * columns
     steps = list(data[24 : 24 + layers])
-    lengths = struct.unpack(f"<{layers * tiles}I", data[24 + layers : 24 + layers + 4 * layers * tiles])
-    at, words, count = 24 + layers + 4 * layers * tiles, [b""] * tiles, 0
+    at, lengths = 24 + layers, []
+    for _ in range(layers * tiles):
+        length, place = 0, 0
+        while True:
+            length |= (data[at] & 127) << place
+            at, place = at + 1, place + 7
+            if data[at - 1] < 128:
+                break
+        lengths.append(4 * length)
+    if data[6] & 16:
+        at += 4 + int.from_bytes(data[at : at + 4], "little")
+    words, count = [b""] * tiles, 0
     while count < layers and at < len(data):
         for tile, length in enumerate(lengths[count * tiles : (count + 1) * tiles]):
-            words[tile] += data[at : at + length - 2]
-            at += length
+            words[tile] += data[at : at + length]
+            at += length + 2
         count += 1
     network = Network(model)
     found = []
@@ -484,8 +494,12 @@ def decode(data, model):
             run += 1
         found.append([*decoder.values, decoder.h])
     *decoder.values, decoder.h = (join(parts, columns) for parts in zip(*found))
-    pixels = np.clip(np.rint(decoder.picture()[:, :height, :width] + 128), 0, 255)
-    return pixels.transpose(1, 2, 0).astype(np.uint8)
+    pixels = np.clip(np.rint(decoder.picture()[:, :height, :width] + 128), 0, 255).astype(np.uint8)
+    if data[21]:
+        return (np.tensordot((19595, 38470, 7471), pixels.astype(int), 1) + 32768 >> 16).astype(
+            np.uint8
+        )
+    return pixels.transpose(1, 2, 0)
 
 
 def join(parts, columns):

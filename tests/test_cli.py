@@ -233,6 +233,56 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, hvc, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["old.hvc", "photo.hvc"]
 
 
+KILLED = """
+import os, signal, sys
+from hvcodec import cli
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+cli.main(["cut", sys.argv[1], "--layers", "2", "-o", sys.argv[2]])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no signals here")
+def test_a_killed_command_leaves_the_old_file(tmp_path, hvc):
+    """At the worst moment: the result is written, but not under its name yet."""
+    target = tmp_path / "old.hvc"
+    target.write_bytes(b"old")
+    done = subprocess.run([sys.executable, "-c", KILLED, str(hvc), str(target)])
+    assert done.returncode == -9
+    assert target.read_bytes() == b"old"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no shell here")
+def test_a_closed_pipe_is_no_traceback(hvc):
+    command = f'"{sys.executable}" -m hvcodec cut "{hvc}" --layers 7 -o - | true'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_part_of_a_picture(hvc, tmp_path, stream):
+    out = tmp_path / "part.png"
+    assert run("decode", hvc, "-o", out, "--region", "10,20,30,40").exit_code == 0
+    assert Image.open(out).tobytes() == hvcodec.decode(stream).crop((10, 20, 40, 60)).tobytes()
+    for wrong in ("10,20,30", "a,b,c,d", "0,0,0,0", "380,0,10,10", ""):
+        assert one_error_line(run("decode", hvc, "-o", out, "--region", wrong))
+
+
+def test_a_download_that_broke_off(hvc, tmp_path, stream):
+    points = hvcodec.info(stream)["cut_points"]
+    hvc.write_bytes(stream[: points[3] + 7])
+    out = tmp_path / "out.png"
+    assert one_error_line(run("decode", hvc, "-o", out))
+    result = run("decode", hvc, "-o", out, "--partial")
+    assert result.exit_code == 0 and "4 of 7 layers" in result.stderr
+    assert Image.open(out).tobytes() == hvcodec.decode(stream[: points[3]]).tobytes()
+
+
+def test_a_limit_on_pixels(hvc, tmp_path):
+    out = tmp_path / "out.png"
+    assert one_error_line(run("decode", hvc, "-o", out, "--max-pixels", "5000"))
+    assert not out.exists()
+    assert run("decode", hvc, "-o", out, "--max-pixels", "100000").exit_code == 0
+
+
 def test_info_cut_and_verify_import_neither_torch_nor_numpy(hvc, tmp_path):
     script = """
 import sys

@@ -23,7 +23,21 @@ def a_file(**changes):
 def test_the_header_is_as_small_as_promised():
     words = [b"abcd", b"", b"01234567"]
     checks = 2 * len(words)
-    assert len(a_file()) - sum(map(len, words)) - checks <= 24 + 5 * len(words)
+    # One byte for a step, one for the number of words.
+    assert len(a_file()) - sum(map(len, words)) - checks == 24 + 2 * len(words)
+
+
+@pytest.mark.parametrize("count", [0, 1, 127, 128, 16383, 16384, (1 << 21) - 1, 1 << 21])
+def test_lengths_of_any_size(count):
+    data = container.write(a_header(), [bytes(4 * count), b"", b"abcd"])
+    assert container.read(data).header.lengths == [4 * count + 2, 2, 6]
+    assert container.read(data).start == 24 + 3 + 3 + sum(count >= 1 << bits for bits in (7, 14, 21))
+
+
+def test_a_segment_beyond_all_bounds():
+    header = a_header(lengths=[4 * (1 << 28) + 2, 2, 2])
+    with pytest.raises(hvcodec.UnsupportedError, match="gigabyte"):
+        header.pack()
 
 
 def test_what_is_written_is_read():
@@ -84,15 +98,14 @@ def patched(data, at, value):
     return data[:at] + value + data[at + len(value) :]
 
 
-def resealed(data):
-    """The file with its header check made right again, as an attacker would."""
+def resealed(data, start):
+    """The file, whose segments start there, with its header check made right again, as an attacker
+    would."""
     from binascii import crc_hqx
 
     size = container.FIXED.size
-    layers = data[7]
-    body_end = size + 5 * layers
     zeroed = data[: size - 2] + b"\0\0"
-    check = crc_hqx(data[size:body_end], crc_hqx(zeroed, 0))
+    check = crc_hqx(data[size:start], crc_hqx(zeroed, 0))
     return data[: size - 2] + struct.pack("<H", check) + data[size:]
 
 
@@ -114,12 +127,13 @@ def resealed(data):
 )
 def test_hostile_headers(at, value, message):
     with pytest.raises(hvcodec.HvcError, match=message):
-        container.read(resealed(patched(a_file(), at, value)))
+        container.read(resealed(patched(a_file(), at, value), container.read(a_file()).start))
 
 
 def test_an_unknown_model(stream):
     with pytest.raises(hvcodec.ModelError, match="010203040506"):
-        hvcodec.decode(resealed(patched(stream, 8, bytes(range(1, 7)))))
+        start = container.read(stream).start
+        hvcodec.decode(resealed(patched(stream, 8, bytes(range(1, 7))), start))
 
 
 def test_wrong_words_under_a_right_check(stream):
@@ -138,7 +152,7 @@ def test_wrong_words_under_a_right_check(stream):
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200))
 def test_noise_is_never_more_than_an_error(noise):
-    for data in (noise, container.MAGIC + b"\0\0" + noise, resealed(a_file()[:27] + noise)):
+    for data in (noise, container.MAGIC + b"\1\1" + noise, resealed(a_file()[:27] + noise, 30)):
         try:
             container.read(data).verify()
         except hvcodec.HvcError:
