@@ -23,7 +23,7 @@ from . import modelfile
 from . import steps as rates
 from .data import Crops, pack
 from .errors import HvcError, ModelError, UsageError
-from .ladder import LAYERS, MAX_STRIDE
+from .ladder import LAYERS
 from .model import Config, Model
 from .muon import Muon
 from .objective import objective
@@ -37,7 +37,6 @@ RESTLESS, DIVERGED = 3.0, 8.0
 LOG_LAMBDA = (math.log(rates.LAMBDA_RANGE[0]), math.log(rates.LAMBDA_RANGE[1]))
 LOG_CORE = (math.log(1e-3), math.log(0.4))  # 0.1 to 2 bits per pixel, roughly
 CORE_SHARE = 0.75
-TILED_SHARE = 0.125  # of batches: in tiles, so that the synthesis learns to mend where they meet
 LOG_BETA = (math.log(rates.BETA_RANGE[0]), math.log(rates.BETA_RANGE[1]))
 
 
@@ -235,7 +234,6 @@ class Trainer:
         count = max(self.recipe.batch_pixels // size**2, 1)
         rng = np.random.default_rng([self.recipe.seed, self.step, 1])
         drawn = draw(rng, count)
-        tiles = 2 if rng.random() < TILED_SHARE and size % (2 * MAX_STRIDE) == 0 else 1
         steps, present = (torch.from_numpy(a).to(self.device) for a in (drawn.steps, drawn.present))
         pixels = torch.from_numpy(self.crops.batch(self.step + 1, count, size)).to(self.device)
         pixels = (pixels.permute(0, 3, 1, 2).float() - 128).contiguous(
@@ -243,7 +241,7 @@ class Trainer:
         )
         self.set_rates()
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            rate, mse = objective(self.model, pixels, steps, present, tiles)
+            rate, mse = objective(self.model, pixels, steps, present)
         lam, beta = (torch.from_numpy(a).float().to(self.device) for a in (drawn.lam, drawn.beta))
         j = (beta * rate).sum(1) + lam * mse
         loss = (j / self.norm(drawn.lam, j.detach())).mean()
