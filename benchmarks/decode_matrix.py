@@ -1,8 +1,9 @@
-"""Whether the golden files decode to the same symbols and pixels, whatever computes them.
+"""Whether files decode to the same symbols and pixels, whatever computes them.
 
-    python benchmarks/decode_matrix.py OUT.json [--python OTHER/bin/python ...]
+    python benchmarks/decode_matrix.py OUT.json [--files FOLDER] [--python OTHER/bin/python ...]
 
-Each row decodes all files of `tests/golden` in a process of its own: under other numbers of threads,
+The golden files of `tests/golden` must give what their index says, the files of a folder what they gave
+in the first row. Each row decodes all of them in a process of its own: under other numbers of threads,
 BLAS kernels and processor features; with every product over channels in float64, in random orders of
 the channels, or by PyTorch under several of its settings, on a GPU too if there is one; and with other
 interpreters, which may have other releases of numpy and PyTorch (hvcodec must be installed there).
@@ -47,7 +48,7 @@ except ImportError as error:
     print(json.dumps({"left out": str(error)}))
     sys.exit()
 from hvcodec import network, parallel
-from make_golden import FOLDER, INDEX, hashes
+from make_golden import hashes
 
 parallel.WORKERS = int(os.environ.get("WORKERS", parallel.WORKERS))
 rng = np.random.default_rng(int(os.environ.get("SEED", 0)))
@@ -66,21 +67,19 @@ def by_torch(x, matrix):
 
 others = {"float64": float64, "shuffled": shuffled, "torch": by_torch, "cuda": by_torch}
 network.dot = others.get(kind, network.dot)
-golden = json.loads(INDEX.read_text())
-wrong = [name for name in golden if hashes((FOLDER / f"{name}.hvc").read_bytes()) != golden[name]]
+found = {path: hashes(open(path, "rb").read()) for path in sys.argv[3:]}
 packages = ["numpy", "constriction", "pillow"] + (["torch"] if "torch" in sys.modules else [])
 print(json.dumps({
-    "files": len(golden),
-    "wrong": wrong,
+    "found": found,
     "python": sys.version.split()[0],
     **{name: importlib.metadata.version(name) for name in packages},
 }))
 """
 
 
-def decoded(python: str, kind: str, settings: dict[str, str]) -> dict:
-    """One row of the matrix."""
-    command = [python, "-W", "ignore", "-c", DECODE, str(TESTS), kind]
+def decoded(python: str, kind: str, settings: dict[str, str], files: list[Path]) -> dict:
+    """One row of the matrix; `found` has the hashes of every file."""
+    command = [python, "-W", "ignore", "-c", DECODE, str(TESTS), kind, *map(str, files)]
     done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
     found = json.loads(done.stdout) if not done.returncode else {"failed": done.stderr[-500:]}
     return {"products": kind, "settings": settings, **found}
@@ -89,19 +88,27 @@ def decoded(python: str, kind: str, settings: dict[str, str]) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--files", type=Path, help="Folder of further .hvc files.")
     parser.add_argument("--python", nargs="*", default=[], help="Other interpreters with hvcodec.")
     arguments = parser.parse_args()
-    found = []
+    golden = sorted((TESTS / "golden").glob("*.hvc"))
+    index = json.loads((TESTS / "golden" / "golden.json").read_text())
+    expected = {str(path): index[path.stem] for path in golden}
+    files = golden + (sorted(arguments.files.glob("*.hvc")) if arguments.files else [])
+    rows = []
     for python in (sys.executable, *arguments.python):
         for kind, settings in ROWS:
-            row = decoded(python, kind, settings)
-            found.append(row)
-            said = {key: value for key, value in row.items() if key not in ("products", "settings")}
-            print(kind, settings, said, flush=True)
-    arguments.out.write_text(json.dumps(found, indent=1) + "\n")
-    ran = [row for row in found if "left out" not in row]
+            row = decoded(python, kind, settings, files)
+            if hashes := row.pop("found", None):
+                expected = hashes | expected
+                wrong = [Path(path).name for path in expected if hashes[path] != expected[path]]
+                row |= {"files": len(hashes), "wrong": wrong}
+            rows.append(row)
+            print(row, flush=True)
+    arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
+    ran = [row for row in rows if "left out" not in row]
     bad = [row for row in ran if row.get("wrong", True)]
-    print(f"{len(ran)} rows, {len(bad)} with differences; {len(found) - len(ran)} left out")
+    print(f"{len(ran)} rows, {len(bad)} with differences; {len(rows) - len(ran)} left out")
     sys.exit(bool(bad))
 
 
