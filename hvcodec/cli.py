@@ -58,11 +58,9 @@ def main() -> None:
 
 def _for_each(jobs: Iterable[Job], work: Callable[[Job], str]) -> None:
     """Run a job per file with a progress bar; a failure is one line and stops no other file."""
-    from tqdm import tqdm
-
     jobs = list(jobs)
     failed = 0
-    with tqdm(jobs, unit="file", disable=len(jobs) == 1 or None, file=sys.stderr) as bar:
+    with _bar(jobs) as (bar, say):
         for job in bar:
             try:
                 said = work(job)
@@ -72,9 +70,21 @@ def _for_each(jobs: Iterable[Job], work: Callable[[Job], str]) -> None:
                     raise
                 failed += 1
                 said = f"hvcodec: {files.label(job.source)}: {reason}"
-            bar.write(said, file=sys.stderr)
+            say(said)
     if failed:
         raise click.exceptions.Exit(1)
+
+
+@contextmanager
+def _bar(jobs: list[Job]) -> Iterator[tuple[Iterable[Job], Callable[[str], None]]]:
+    """Jobs under a progress bar, and how to say something beside it."""
+    if len(jobs) == 1:  # no bar, and no time to import one
+        yield jobs, lambda text: click.echo(text, err=True)
+        return
+    from tqdm import tqdm
+
+    with tqdm(jobs, unit="file", disable=None, file=sys.stderr) as bar:
+        yield bar, lambda text: bar.write(text, file=sys.stderr)
 
 
 def _rate_weights(text: str | None) -> str | dict[str, float] | None:
@@ -128,11 +138,13 @@ def encode(inputs: tuple[str, ...], output: str | None, **options: object) -> No
 @contextmanager
 def _search_bar(options: dict[str, object]) -> Iterator[Callable[[float], None]]:
     """A progress bar for the search of one file, on a terminal and if there is a search."""
+    if not options["effort"]:
+        yield lambda share: None
+        return
     from tqdm import tqdm
 
-    hidden = True if not options["effort"] else None
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    with tqdm(total=1.0, desc="search", bar_format=form, leave=False, disable=hidden) as bar:
+    with tqdm(total=1.0, desc="search", bar_format=form, leave=False, disable=None) as bar:
 
         def show(share: float) -> None:
             bar.update(share - bar.n)

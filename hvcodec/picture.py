@@ -26,6 +26,7 @@ FORMATS = {
     ".bmp": "BMP",
 }
 ORIENTATION = 0x0112
+PNG_LEVEL = 4  # half the time of Pillow's 6 for 3 % more bytes; a PNG from here is seldom kept
 XMP_PNG = "XML:com.adobe.xmp"
 XMP_TIFF = 700
 # What a TIFF says of its origin; its other tags describe the file that it was in.
@@ -263,6 +264,8 @@ def _options(image: Image.Image, kind: str) -> dict:
     if kind == "BMP":
         return {}
     xmp = options.pop("xmp", b"")
+    if kind == "PNG":
+        options["compress_level"] = PNG_LEVEL
     if kind == "PNG" and xmp:
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_itxt(XMP_PNG, xmp.decode("utf-8", "replace"))
