@@ -6,6 +6,7 @@ Out: H x W x 3 uint8 RGB, the colour kind to give back, and the metadata chunks 
 
 import io
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -216,7 +217,8 @@ def to_image(picture: Picture) -> Image.Image:
     if picture.colour == Colour.GREY:
         image = image.convert("L")
     if png := picture.metadata.get(Chunk.ALPHA):
-        with _reading():
+        with _reading(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd chunks around a plane that is whole
             alpha = Image.open(io.BytesIO(png), formats=["PNG"])
             if alpha.size != image.size or alpha.mode != "L":
                 raise PictureError("the alpha plane does not fit the picture")
