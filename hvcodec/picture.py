@@ -232,7 +232,8 @@ def to_image(picture: Picture) -> Image.Image:
 def save(image: Image.Image, suffix: str) -> bytes:
     """A decoded picture with its metadata, as a file of the format that the suffix names.
 
-    BMP holds no metadata; everything else keeps ICC, EXIF and XMP.
+    BMP holds no metadata; everything else keeps ICC, EXIF and XMP. Of damaged EXIF a TIFF keeps what
+    can be read.
 
     Raises:
         UnsupportedError: another suffix, or a format that cannot hold the picture.
@@ -244,7 +245,9 @@ def save(image: Image.Image, suffix: str) -> bytes:
         raise UnsupportedError(f"{kind} cannot hold an alpha plane; use .png, .webp or .tiff")
     buffer = io.BytesIO()
     try:
-        image.save(buffer, kind, **_options(image, kind))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF
+            image.save(buffer, kind, **_options(image, kind))
     except PILLOW_ERRORS as error:
         raise UnsupportedError(f"{kind} cannot hold this picture: {error}") from None
     return buffer.getvalue()
