@@ -6,6 +6,7 @@ Out: H x W x 3 uint8 RGB, the colour kind to give back, and the metadata chunks 
 
 import io
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -222,7 +223,8 @@ def to_image(picture: Picture, whole: tuple[int, int], corner: tuple[int, int] =
     if picture.colour == Colour.GREY:
         image = image.convert("L")
     if png := picture.metadata.get(Chunk.ALPHA):
-        with _reading():
+        with _reading(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd chunks around a plane that is whole
             alpha = Image.open(io.BytesIO(png), formats=["PNG"])
             if alpha.size != whole or alpha.mode != "L":
                 raise PictureError("the alpha plane does not fit the picture")
@@ -236,7 +238,8 @@ def to_image(picture: Picture, whole: tuple[int, int], corner: tuple[int, int] =
 def save(image: Image.Image, suffix: str) -> bytes:
     """A decoded picture with its metadata, as a file of the format that the suffix names.
 
-    BMP holds no metadata; everything else keeps ICC, EXIF and XMP.
+    BMP holds no metadata; everything else keeps ICC, EXIF and XMP. Of damaged EXIF a TIFF keeps what
+    can be read.
 
     Raises:
         UnsupportedError: another suffix, or a format that cannot hold the picture.
@@ -248,7 +251,9 @@ def save(image: Image.Image, suffix: str) -> bytes:
         raise UnsupportedError(f"{kind} cannot hold an alpha plane; use .png, .webp or .tiff")
     buffer = io.BytesIO()
     try:
-        image.save(buffer, kind, **_options(image, kind))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF
+            image.save(buffer, kind, **_options(image, kind))
     except PILLOW_ERRORS as error:
         raise UnsupportedError(f"{kind} cannot hold this picture: {error}") from None
     return buffer.getvalue()
