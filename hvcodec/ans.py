@@ -20,6 +20,7 @@ Uniform = constriction.stream.model.Uniform
 
 ESCAPE_BITS = 16  # an escaped magnitude is coded in chunks of at most this many bits
 MAX_ESCAPE = 24  # no symbol needs more
+LARGEST_SYMBOL = (1 << 31) - 1
 MOST_SAVED = 32  # symbols beyond which savings hardly change
 
 
@@ -151,10 +152,13 @@ class Stack:
         low = self._pop_low(shifts)
         reach = tables.reaches[index.table[order]]
         escaped = entries == 2 * reach + 1
-        high = entries - reach
+        high = (entries - reach).astype(np.int64)
         high[escaped] = self._pop_escapes(reach[escaped])
+        values = (high << shifts) + low - ((1 << shifts) >> 1)
+        if np.abs(values).max(initial=0) > LARGEST_SYMBOL:
+            raise FormatError("the coded data do not fit the model")
         symbols = np.zeros(index.table.shape, np.int32)
-        symbols[order] = (high << shifts) + low - ((1 << shifts) >> 1)
+        symbols[order] = values
         return symbols
 
     def _push_low(self, low: np.ndarray, shifts: np.ndarray) -> None:
@@ -184,7 +188,7 @@ class Stack:
             length = self._pop_one(MAX_ESCAPE)
             beyond = (1 << length) + self._pop_bits(length)
             values.append(-(limit + beyond) if negative else limit + beyond)
-        return np.array(values, np.int32)
+        return np.array(values, np.int64)
 
     def _push_bits(self, value: int, count: int) -> None:
         for at in range(0, count, ESCAPE_BITS):

@@ -377,7 +377,7 @@ def decode(
         region: x, y, width and height in pixels of the part wanted; only tiles that it depends on are
             decoded. The pixels are those that the whole picture has there.
         partial: take a file that ends anywhere, and use the layers that are whole.
-        max_pixels: refuse larger pictures before anything is allocated for them.
+        max_pixels: refuse larger pictures before anything is allocated for them; see `container.read`.
 
     Returns:
         The picture (mode RGB, L, RGBA or LA), with `icc_profile`, `exif` and `xmp` in its `info`.

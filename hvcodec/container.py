@@ -52,13 +52,17 @@ class Chunk(IntEnum):
     ALPHA = 4
 
 
+def padded_pixels(width: int, height: int) -> int:
+    """Pixels of a picture as the network sees it, its sides rounded up to multiples of 64."""
+    return (width + -width % TILE_UNIT) * (height + -height % TILE_UNIT)
+
+
 def tile_size(width: int, height: int) -> int:
     """Side of the tiles: 0 (one tile) up to 4 megapixels, counted in whole units of 64.
 
     Smaller tiles make less memory and smaller regions, but every border costs a few bytes, and a pixel
     there is decided in two windows."""
-    padded = (width + -width % TILE_UNIT) * (height + -height % TILE_UNIT)
-    return 0 if padded <= MAX_TILE * MAX_TILE else TILE
+    return 0 if padded_pixels(width, height) <= MAX_TILE * MAX_TILE else TILE
 
 
 @dataclass
@@ -218,7 +222,8 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
 
     Args:
         data: the whole file, or a prefix of it that ends at a layer's end.
-        max_pixels: refuse larger pictures before anything is allocated for them.
+        max_pixels: refuse larger pictures before anything is allocated for them; sides count as
+            multiples of 64, upwards, since that is what decoding costs.
         partial: take a prefix that ends anywhere after the first layer, and the layers that are whole.
 
     Raises:
@@ -249,9 +254,9 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
     )
     if not header.width or not header.height or not 1 <= layers <= MAX_LAYERS:
         raise FormatError("the header names an empty picture or no layers")
-    if header.width * header.height > max_pixels:
+    if padded_pixels(header.width, header.height) > max_pixels:
         raise UnsupportedError(
-            f"the header claims {header.width}x{header.height} pixels, the limit is {max_pixels}"
+            f"the header claims {header.width}x{header.height} pixels, the limit is {max_pixels} in all"
         )
     if header.tile > MAX_TILE or (not header.tile and tile_size(header.width, header.height)):
         raise UnsupportedError("the header names tiles of more than 4 megapixels")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from .container import DEFAULT_MAX_PIXELS, MAX_SIDE, Chunk, Colour
+from .container import DEFAULT_MAX_PIXELS, MAX_SIDE, Chunk, Colour, padded_pixels
 from .errors import PictureError, UnsupportedError, UsageError
 
 FORMATS = {
@@ -91,8 +91,10 @@ def _check(image: Image.Image) -> None:
         )
     if not 1 <= image.width <= MAX_SIDE or not 1 <= image.height <= MAX_SIDE:
         raise UnsupportedError(f"sides must be 1 to {MAX_SIDE} pixels")
-    if image.width * image.height > DEFAULT_MAX_PIXELS:
-        raise UnsupportedError(f"more than {DEFAULT_MAX_PIXELS} pixels")
+    if padded_pixels(image.width, image.height) > DEFAULT_MAX_PIXELS:
+        raise UnsupportedError(
+            f"more than {DEFAULT_MAX_PIXELS} pixels, sides rounded up to multiples of 64"
+        )
 
 
 def _is_deep(image: Image.Image) -> bool:

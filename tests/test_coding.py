@@ -112,6 +112,20 @@ def test_passes_come_back_in_reverse(coder_tables):
     assert reader.empty
 
 
+@pytest.mark.parametrize("symbol", [1 << 30, -(1 << 30), 1 << 31, -(1 << 35)])
+def test_symbols_beyond_all_bounds_are_refused(coder_tables, symbol):
+    """An escape and low bits may say numbers that no encoder writes."""
+    widest = tables.Index(np.array([88 * 8], np.int16), np.array([12], np.int16))
+    stack = Stack()
+    stack.push(np.array([symbol]), widest, coder_tables)
+    reader = Stack(stack.content())
+    if abs(symbol) < 1 << 31:
+        assert reader.pop(widest, coder_tables).tolist() == [symbol]
+    else:
+        with pytest.raises(FormatError):
+            reader.pop(widest, coder_tables)
+
+
 def test_a_prefix_of_the_words_is_the_top_of_the_stack(coder_tables):
     rng = np.random.default_rng(2)
     (low, low_symbols), (high, high_symbols) = draw(rng, 4000), draw(rng, 4000)

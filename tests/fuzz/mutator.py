@@ -108,11 +108,10 @@ def field(rng: random.Random, data: bytes, seeds: Sequence[bytes]) -> bytes:
 
 
 def length(rng: random.Random, data: bytes, seeds: Sequence[bytes]) -> bytes:
-    """Another number among the lengths of segments and metadata."""
-    table = FIXED.size + (data[7] if len(data) > 7 else 0)
-    at = table + LENGTH.size * rng.randrange(20)
-    now = int.from_bytes(data[at : at + LENGTH.size], "little")
-    return data[:at] + LENGTH.pack(some_number(rng, LENGTH.size, now)) + data[at + LENGTH.size :]
+    """Another byte among the lengths of segments and metadata, or one more or less of them."""
+    at = FIXED.size + (data[7] if len(data) > 7 else 0) + rng.randrange(40)
+    byte = some_number(rng, 1, int.from_bytes(data[at : at + 1], "little")).to_bytes(1, "little")
+    return data[:at] + rng.choice((byte, byte, b"", byte + data[at : at + 1])) + data[at + 1 :]
 
 
 # Parts. A file that earlier mutations broke stays as it is.
@@ -285,11 +284,15 @@ def repair(data: bytes) -> bytes:
         return data
     _, _, _, flags, layers, _, sides, tile, _, _ = FIXED.unpack_from(data)
     width, height = int.from_bytes(sides[:3], "little"), int.from_bytes(sides[3:], "little")
-    table = FIXED.size + layers
-    end = table + LENGTH.size * layers * Header(width, height, "", [], tile * TILE_UNIT).tile_count
-    if end > len(data):
-        return data
-    lengths = [n for (n,) in LENGTH.iter_unpack(data[table:end])]
+    end, lengths = FIXED.size + layers, []
+    for _ in range(layers * Header(width, height, "", [], tile * TILE_UNIT).tile_count):
+        count = place = 0
+        while (byte := data[end] if end < len(data) else 0) >= 0x80:
+            count, place, end = count | (byte & 0x7F) << place, place + 7, end + 1
+        lengths.append(4 * (count | byte << place) + CHECK.size)
+        end += 1
+        if end > len(data):
+            return data
     if flags & METADATA:
         end += LENGTH.size + int.from_bytes(data[end : end + LENGTH.size], "little")
     fixed = bytearray(data)
@@ -297,7 +300,7 @@ def repair(data: bytes) -> bytes:
     CHECK.pack_into(fixed, FIXED.size - CHECK.size, crc_hqx(fixed[:end], 0))
     for n in lengths:
         end += n
-        if n >= CHECK.size and end <= len(data):
+        if end <= len(data):
             CHECK.pack_into(fixed, end - CHECK.size, crc_hqx(data[end - n : end - CHECK.size], 0))
     return bytes(fixed)
 

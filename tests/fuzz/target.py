@@ -13,10 +13,9 @@ from PIL import Image
 import hvcodec
 from hvcodec import FormatError, HvcError, ModelError, PictureError, UnsupportedError, container
 from hvcodec.inspect import describe
-from hvcodec.ladder import MAX_STRIDE
 from hvcodec.picture import save
 
-MAX_PIXELS = 1 << 16
+MAX_PIXELS = 1 << 16  # of a file that is decoded
 FORMATS = (".png", ".webp", ".tiff", ".jpg")  # to save with the file's metadata
 
 # How deep files get, shallow first. What is refused after the checks is told apart by its error.
@@ -47,12 +46,6 @@ def attempt(call: Callable[..., T], *arguments: object, **options: object) -> T 
         return error
 
 
-def affordable(file: container.File) -> bool:
-    """Whether to decode a file whose header is right. Sides count as the network sees them."""
-    width, height = (n + -n % MAX_STRIDE for n in (file.header.width, file.header.height))
-    return width * height <= MAX_PIXELS
-
-
 def check(data: bytes) -> str:
     """Do all that can be done with a file, and say which of `DEPTHS` it reached.
 
@@ -73,9 +66,9 @@ def _check(data: bytes) -> str:
     describe(found)
     _check_cuts(data, file)
     damage = attempt(file.verify)
-    if not affordable(file):
+    picture: Image.Image | HvcError = attempt(hvcodec.decode, data, max_pixels=MAX_PIXELS)
+    if isinstance(picture, UnsupportedError):
         return REFUSALS[UnsupportedError]
-    picture: Image.Image | HvcError = attempt(hvcodec.decode, data)
     if isinstance(damage, HvcError):
         expect(isinstance(picture, HvcError), "a damaged segment is not decoded")
         return "segment refused"
