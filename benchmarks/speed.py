@@ -2,9 +2,9 @@
 
     python benchmarks/speed.py PICTURES OUT.json [--threads N] [--model FILE]
 
-In process, after one warm-up, on the pictures of a folder; then on one of them scaled to several sizes,
-each in a process of its own for its peak memory; then the commands with all their imports. Machines are
-noisy: medians, with the spread beside them.
+In process, after a warm-up, on the pictures of a folder; then on one of them scaled to several sizes up
+to 100 megapixels, each in a process of its own for its peak memory; then the commands with all their
+imports. Machines are noisy: medians, with the spread beside them.
 """
 
 import argparse
@@ -26,23 +26,25 @@ import hvcodec
 from hvcodec import parallel
 from hvcodec.ladder import LAYERS
 
-SIDES = ((384, 256), (768, 512), (1536, 1024), (2560, 1600), (4608, 3072))
+SIDES = ((384, 256), (768, 512), (1536, 1024), (3072, 2048), (6000, 4000), (10000, 10000))
 REPEATS = 5
+LARGE = 5e6  # pixels above which once is enough
 
 
 def timed(
     pixels: np.ndarray, model: str | None, repeats: int, weights: str = "balanced"
 ) -> dict[str, list[float]]:
-    """Seconds of several encodes and decodes after one of each that is not counted."""
+    """Seconds of several encodes and decodes, after a small one that loads what is needed."""
     seconds: dict[str, list[float]] = {"encode": [], "decode": []}
-    for _ in range(repeats + 1):
+    hvcodec.decode(hvcodec.encode(pixels[:256, :256], model=model), model=model)
+    for _ in range(repeats):
         start = time.perf_counter()
         data = hvcodec.encode(pixels, rate_weights=weights, model=model)
         middle = time.perf_counter()
         hvcodec.decode(data, model=model)
         seconds["encode"].append(middle - start)
         seconds["decode"].append(time.perf_counter() - middle)
-    return {key: values[1:] for key, values in seconds.items()}
+    return seconds
 
 
 def summary(values: list[float]) -> dict[str, float]:
@@ -64,7 +66,7 @@ def one_size(path: Path, size: tuple[int, int], model: str | None) -> dict:
     """Time and peak memory of this process at one size."""
     width, height = size
     pixels = np.asarray(Image.open(path).convert("RGB").resize((width, height)))
-    seconds = timed(pixels, model, 3)
+    seconds = timed(pixels, model, 3 if width * height < LARGE else 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "megapixels": width * height / 1e6,
