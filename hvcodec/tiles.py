@@ -6,6 +6,7 @@ is made window by window, each a tile moved up and left by the few positions tha
 """
 
 from collections.abc import Callable
+from operator import index
 
 import numpy as np
 
@@ -37,6 +38,20 @@ def _span(first: int, length: int, whole: int, side: int, halo: int) -> list[int
     return list(range(low // side, -(-high // side)))
 
 
+def _checked(region: Region | None, header: Header) -> Region:
+    if region is None:
+        return 0, 0, header.width, header.height
+    try:
+        x, y, width, height = map(index, region)
+        if 0 <= x < x + width <= header.width and 0 <= y < y + height <= header.height:
+            return x, y, width, height
+    except (TypeError, ValueError):
+        pass
+    raise UsageError(
+        f"a region is x, y, width and height in pixels, inside the {header.width}x{header.height} picture"
+    )
+
+
 def picture(
     header: Header, network: Engine, find: Callable[[int], Found], region: Region | None = None
 ) -> Array:
@@ -50,9 +65,7 @@ def picture(
     Raises:
         UsageError: the region is empty or not inside the picture.
     """
-    x, y, width, height = region or (0, 0, header.width, header.height)
-    if not (0 <= x < x + width <= header.width and 0 <= y < y + height <= header.height):
-        raise UsageError(f"the region must lie inside the picture, {header.width}x{header.height}")
+    x, y, width, height = _checked(region, header)
     tall, wide = (-(-n // MAX_STRIDE) * MAX_STRIDE // STRIDE for n in (header.height, header.width))
     side = (header.tile or MAX_STRIDE * max(tall, wide)) // STRIDE
     halo = network.network.halo

@@ -101,7 +101,17 @@ def test_a_region_of_grey_and_alpha(photo):
 
 
 @pytest.mark.parametrize(
-    "region", [(0, 0, 0, 5), (-1, 0, 5, 5), (0, 0, 385, 1), (0, 256, 1, 1), (5, 5, 10, -2)]
+    "region",
+    [
+        (0, 0, 0, 5),
+        (-1, 0, 5, 5),
+        (0, 0, 385, 1),
+        (0, 256, 1, 1),
+        (5, 5, 10, -2),
+        (0, 0, 5),
+        (0, 0, 5.5, 5),
+        "0,0,5,5",
+    ],
 )
 def test_regions_outside_the_picture(stream, region):
     with pytest.raises(hvcodec.UsageError, match="384x256"):
