@@ -48,7 +48,7 @@ def _checked(region: Region | None, header: Header) -> Region:
     except (TypeError, ValueError):
         pass
     raise UsageError(
-        f"a region is x, y, width and height in pixels, inside the {header.width}x{header.height} picture"
+        f"a region is x, y, width, height in pixels, inside the {header.width}x{header.height} picture"
     )
 
 
