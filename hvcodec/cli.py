@@ -157,6 +157,7 @@ def _search_bar(options: dict[str, object]) -> Iterator[Callable[[float], None]]
 @OUTPUT
 @click.option("--layers", type=int, help="Use only this many layers, coarse first.")
 @click.option("--region", metavar="X,Y,WIDTH,HEIGHT", help="Only this part of the picture, in pixels.")
+@click.option("--reduce", type=int, default=1, help="8, 16, 32 or 64: so many times smaller, and fast.")
 @click.option("--partial", is_flag=True, help="Take a file that ends anywhere; use its whole layers.")
 @click.option(
     "--max-pixels",

@@ -19,6 +19,8 @@ from .ladder import LAYERS, LAYERS_PER_LEVEL, MAX_LEVELS, RATIO
 from .picture import Picture
 from .ratecontrol import Setting
 from .refinement import INDEX_PER_LEVEL
+from .tables import Index
+from .transform import REDUCTIONS
 
 Progress = Callable[[float], None]
 
@@ -365,6 +367,7 @@ def decode(
     model: str | Path | None = None,
     *,
     region: tiles.Region | None = None,
+    reduce: int = 1,
     partial: bool = False,
     max_pixels: int = container.DEFAULT_MAX_PIXELS,
 ) -> Image.Image:
@@ -376,6 +379,8 @@ def decode(
         model: a model file, for streams whose model is not shipped.
         region: x, y, width and height in pixels of the part wanted; only tiles that it depends on are
             decoded. The pixels are those that the whole picture has there.
+        reduce: 8, 16, 32 or 64 for a picture so many times smaller, both ways: of a balanced file only
+            the coarsest layers are decoded then, which takes a fraction of the time.
         partial: take a file that ends anywhere, and use the layers that are whole.
         max_pixels: refuse larger pictures before anything is allocated for them; see `container.read`.
 
@@ -384,7 +389,8 @@ def decode(
 
     Raises:
         FormatError, UnsupportedError: see `container.read`; or damaged data.
-        UsageError: more layers asked for than the file holds, or a region outside the picture.
+        UsageError: more layers asked for than the file holds, a region outside the picture, or no such
+            reduction.
         ModelError: the model is not here, or not the one that the stream names.
     """
     file = container.read(data, max_pixels, partial)
@@ -405,24 +411,46 @@ def decode(
     network = engine.load(modelfile.locate(model, header.model_id))
     if network.id != header.model_id:
         raise ModelError(f"the stream needs model {header.model_id}, not {network.id}")
+    whole = header.width, header.height
+    if reduce != 1:
+        if reduce not in REDUCTIONS or region:
+            raise UsageError(f"a whole picture can be reduced by {', '.join(map(str, REDUCTIONS))}")
+        rgb = _decode_reduced(file, network, reduce)
+        return picture.to_image(Picture(rgb, header.colour, header.metadata), whole, reduce=reduce)
     rgb = _decode(file, network, region)
     corner = region[:2] if region else (0, 0)
-    whole = header.width, header.height
     return picture.to_image(Picture(rgb, header.colour, header.metadata), whole, corner)
 
 
 def _decode(file: File, network: Engine, region: tiles.Region | None = None) -> np.ndarray:
     """The picture or a region of it; uint8 H x W x 3."""
-    shapes = [[part.stop - part.start for part in tile] for tile in tiles.tiles(file.header)]
-    steps = file.header.steps
+    places, steps = tiles.tiles(file.header), file.header.steps
 
     def find(number: int) -> engine.Found:
-        stack = Stack(b"".join(file.segment(layer, number) for layer in range(file.layers)))
-        found = network.decode(
-            lambda _, index: stack.pop(index, network.tables), steps, file.layers, *shapes[number]
-        )
+        stack, pop = _stack(file, number, network)
+        found = network.decode(pop, steps, file.layers, *tiles.shape(places[number]))
         if file.layers == len(steps) and not stack.empty:
             raise FormatError("the coded data do not fit the model")
         return found
 
     return tiles.picture(file.header, network, find, region)
+
+
+def _decode_reduced(file: File, network: Engine, reduce: int) -> np.ndarray:
+    """The picture `reduce` times smaller; uint8."""
+    header = file.header
+    if refinement.levels(header.steps):
+        return np.asarray(Image.fromarray(_decode(file, network)).reduce(reduce))
+    rgb = np.empty((-(-header.height // reduce), -(-header.width // reduce), 3), np.uint8)
+    for number, tile in enumerate(tiles.tiles(header)):
+        _, pop = _stack(file, number, network)
+        part = network.decode_reduced(pop, header.steps, file.layers, *tiles.shape(tile), reduce)
+        top, left = (s.start // reduce for s in tile)
+        rgb[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return rgb
+
+
+def _stack(file: File, number: int, network: Engine) -> tuple[Stack, Callable[[int, Index], Array]]:
+    """The words of one tile, and what pops a pass of a layer off them."""
+    stack = Stack(b"".join(file.segment(layer, number) for layer in range(file.layers)))
+    return stack, lambda _, index: stack.pop(index, network.tables)

@@ -22,7 +22,7 @@ from .network import Network, Prior, delta, take
 from .parallel import single_threaded_blas
 from .refinement import Known, Memory, layer_of, levels, steps_of
 from .steps import BITS_PER_SQUARED_ERROR, OFF
-from .transform import PLANES
+from .transform import PLANES, REDUCTIONS
 
 WORTH = [np.full((1, 1), BITS_PER_SQUARED_ERROR, np.float32)] * len(LAYERS)
 
@@ -317,7 +317,6 @@ class Engine:
         Raises:
             FormatError: symbols that cannot be.
         """
-        height, width = (n + -n % MAX_STRIDE for n in (height, width))
         memory: Memory = {}
         with single_threaded_blas():
             found = self._decode_run(0, pop, steps, count, height, width, memory)
@@ -325,7 +324,30 @@ class Engine:
             while layer_of(run, 0) < count:
                 found = self._decode_run(run, pop, steps, count, height, width, memory)
                 run += 1
-        return found
+        known = steps_of(steps, run - 1, count)
+        return self._found(found, known)
+
+    def decode_reduced(
+        self,
+        pop: Callable[[int, tables.Index], Symbols],
+        steps: list[int],
+        count: int,
+        height: int,
+        width: int,
+        stride: int,
+    ) -> Array:
+        """A picture of one pixel for every `stride` x `stride`, uint8, from the layers that it needs.
+
+        Args:
+            pop, steps, count, height, width: see `decode`; without levels of refinement.
+            stride: one of `transform.REDUCTIONS`.
+        """
+        with single_threaded_blas():
+            layers = REDUCTIONS[stride]
+            values, _ = self._decode_run(0, pop, steps, count, height, width, {}, layers)
+            colours = self.network.transform.reduced(values, stride) + 128
+        rows, columns = (-(-n // stride) for n in (height, width))
+        return np.clip(np.rint(colours[:rows, :columns]), 0, 255).astype(np.uint8)
 
     def _decode_run(
         self,
@@ -336,8 +358,10 @@ class Engine:
         height: int,
         width: int,
         memory: Memory,
-    ) -> Found:
-        """One run down the ladder; changes `memory`."""
+        layers: int = len(LAYERS),
+    ) -> tuple[list[Array], Array]:
+        """One run down the ladder, or its first layers; changes `memory`."""
+        height, width = (n + -n % MAX_STRIDE for n in (height, width))
         indices, present = (steps_of(steps, run, n) for n in (len(steps), count))
 
         def choose(index: int, p: int, prior: Prior) -> Array:
@@ -356,7 +380,7 @@ class Engine:
                 memory[index, p] = self._close(opening, pop(layer, opening.coded))
             return unflat(memory[index, p].value, prior.mean) - prior.mean
 
-        return self._found(self.network.descend(indices, present, height, width, choose), present)
+        return self.network.descend(indices, present, height, width, choose, layers)
 
     def _found(self, ends: tuple[list[Array], Array], known: list[int]) -> Found:
         values, trunk = ends

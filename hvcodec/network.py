@@ -321,7 +321,13 @@ class Network:
         return self.transform.split(planes + out(u) * gain)
 
     def descend(
-        self, steps: list[int], present: list[int], height: int, width: int, choose: Choose
+        self,
+        steps: list[int],
+        present: list[int],
+        height: int,
+        width: int,
+        choose: Choose,
+        layers: int = len(LAYERS),
     ) -> tuple[list[Array], Array]:
         """Run the generative path from coarse to fine.
 
@@ -334,14 +340,15 @@ class Network:
             height, width: of the picture, multiples of 64.
             choose: called as choose(layer, pass, prior) for each pass; gives the values minus the
                 prior mean, in coefficient units, packed (`take`).
+            layers: how many of them to run.
 
         Returns:
-            Values per layer (coarse first, coefficient units) and the trunk at stride 8.
+            Values per layer (coarse first, coefficient units) and the trunk, at stride 8 in the end.
         """
         shape = height // STRIDES[0], width // STRIDES[0]
         h = np.broadcast_to(self.tensors["start"], (*shape, len(self.tensors["start"]))).copy()
         values = []
-        for index, la in enumerate(LAYERS):
+        for index, la in enumerate(LAYERS[:layers]):
             if index and la.stride < LAYERS[index - 1].stride:
                 h = shuffle(self.up[STRIDES.index(la.stride) - 1](h), 2)
             missing = present[index] == OFF

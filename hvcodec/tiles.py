@@ -32,6 +32,12 @@ def tiles(header: Header) -> list[Tile]:
     return [(r, c) for r in _slices(header.height, side) for c in _slices(header.width, side)]
 
 
+def shape(tile: Tile) -> tuple[int, int]:
+    """Height and width of a tile."""
+    rows, columns = tile
+    return rows.stop - rows.start, columns.stop - columns.start
+
+
 def _span(first: int, length: int, whole: int, side: int, halo: int) -> list[int]:
     """Numbers of the tiles along one side that pixels first .. first + length - 1 depend on."""
     low, high = max(first - halo * STRIDE, 0), min(first + length + halo * STRIDE, whole)

@@ -17,7 +17,7 @@ import math
 import numpy as np
 
 from .exact import Array
-from .ladder import LAYERS, frequency_bands
+from .ladder import LAYERS, STRIDES, frequency_bands
 from .parallel import in_parallel, strips
 
 BLOCK = 8
@@ -26,6 +26,7 @@ PLANES = DC_PLANES * BLOCK**2  # coefficients per block
 OVERLAP = 4
 WEIGHT_UNIT = 2.0**-14
 VALUE_UNIT = 2.0**-8
+REDUCTIONS = {64: 1, 32: 1, 16: 2, 8: 3}  # strides of the means, and layers that these need
 
 # Orthonormal rows: brightness, red-green, yellow-blue.
 COLOUR = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]]) / np.sqrt([[3], [2], [6]])
@@ -146,6 +147,20 @@ class Transform:
         for part in details:
             means = unhaar(means, part)
         return np.concatenate([means, *coefficients[3:]], 2)
+
+    def reduced(self, coefficients: list[Array], stride: int) -> Array:
+        """Coefficients of the coarsest layers -> colours at a stride, float32, not clamped.
+
+        Args:
+            coefficients: per layer, coarse first, as many as the stride needs: `REDUCTIONS`.
+            stride: picture pixels per position, one of `REDUCTIONS`; every colour is about the mean of
+                so many pixels both ways.
+        """
+        coarse, *others = coefficients
+        means, details = coarse[..., :DC_PLANES], [coarse[..., DC_PLANES:], *others]
+        for part in details[: STRIDES.index(stride)]:
+            means = unhaar(means, part)
+        return means @ (self.colour / stride).astype(np.float32)
 
     def pixels(self, coefficients: Array) -> Array:
         """Coefficients as `join` gives them -> pixels H x W x 3 float32, not clamped."""
