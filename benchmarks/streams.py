@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 import hvcodec
 from hvcodec import container, engine, modelfile, picture
-from hvcodec.codec import Encoder
+from hvcodec.encoder import Encoder
 from hvcodec.ladder import LAYERS
 from hvcodec.mixture import Mixture
 from hvcodec.network import Prior, delta

@@ -22,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from hvcodec import engine, modelfile
-from hvcodec.codec import push
+from hvcodec.encoder import push
 from hvcodec.engine import Engine
 from hvcodec.ladder import MAX_LEVELS, NAMES, names
 from hvcodec.refinement import levels, steps_of

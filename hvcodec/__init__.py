@@ -19,7 +19,8 @@ from .errors import (
 from .inspect import cut, info
 
 if TYPE_CHECKING:
-    from .codec import decode, encode
+    from .decoder import decode, latents
+    from .encoder import encode
 
 __all__ = [
     "FormatError",
@@ -32,13 +33,18 @@ __all__ = [
     "decode",
     "encode",
     "info",
+    "latents",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # encode and decode bring numpy and a coder; info and cut do without.
-    if name in ("decode", "encode"):
-        from . import codec
+    # These bring numpy and a coder; info and cut do without.
+    if name == "encode":
+        from .encoder import encode
 
-        return getattr(codec, name)
+        return encode
+    if name in ("decode", "latents"):
+        from . import decoder
+
+        return getattr(decoder, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

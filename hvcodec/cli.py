@@ -123,11 +123,11 @@ def encode(inputs: tuple[str, ...], output: str | None, **options: object) -> No
 
     def work(job: Job) -> str:
         content = files.read(job.source)
-        from . import codec, picture  # of no use if there is nothing to read
+        from . import encoder, picture  # of no use if there is nothing to read
 
         image = picture.open_picture(content)
         with _search_bar(options) as progress:
-            data = codec.encode(image, rate_weights=weights, progress=progress, **options)  # type: ignore[arg-type]
+            data = encoder.encode(image, rate_weights=weights, progress=progress, **options)  # type: ignore[arg-type]
         files.write(job.target, data)
         bpp = 8 * len(data) / (image.width * image.height)
         return f"{files.label(job.target)}: {len(data)} bytes, {bpp:.3f} bpp"
@@ -185,9 +185,9 @@ def decode(
     def work(job: Job) -> str:
         data = files.read(job.source)
         found = container.read(data, options["max_pixels"], options["partial"])
-        from . import codec, picture
+        from . import decoder, picture
 
-        image = codec.decode(data, model=model, region=part, **options)
+        image = decoder.decode(data, model=model, region=part, **options)
         target = job.target
         if target and target.exists() and not job.named:
             target = target.with_suffix(".decoded.png")

@@ -12,14 +12,14 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile
 
-from . import codec, container
+from . import container, decoder, encoder
 from .container import Chunk, Colour
 from .errors import FormatError, HvcError
 from .picture import INFO
 from .transform import REDUCTIONS
 
 FORMAT = "HVC"
-OPTIONS = set(signature(codec.encode).parameters) - {"image", "progress"}
+OPTIONS = set(signature(encoder.encode).parameters) - {"image", "progress"}
 
 
 class HvcImageFile(ImageFile.ImageFile):
@@ -67,7 +67,7 @@ class HvcImageFile(ImageFile.ImageFile):
         """Decode, if that is still to be done. Raises OSError, as Pillow's own formats do."""
         if self._data is not None:
             try:
-                self.im = codec.decode(self._data, reduce=self._reduce).im
+                self.im = decoder.decode(self._data, reduce=self._reduce).im
             except HvcError as error:
                 raise OSError(str(error)) from None
             self._data = None
@@ -88,7 +88,7 @@ def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
         image = image.copy()
         image.info.update(given)
     try:
-        fp.write(codec.encode(image, **options))
+        fp.write(encoder.encode(image, **options))
     except HvcError as error:
         raise OSError(str(error)) from None
 

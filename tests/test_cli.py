@@ -266,6 +266,13 @@ def test_a_part_of_a_picture(hvc, tmp_path, stream):
         assert one_error_line(run("decode", hvc, "-o", out, "--region", wrong))
 
 
+def test_a_thumbnail(hvc, tmp_path, stream):
+    out = tmp_path / "small.png"
+    assert run("decode", hvc, "-o", out, "--reduce", "16").exit_code == 0
+    assert Image.open(out).tobytes() == hvcodec.decode(stream, reduce=16).tobytes()
+    assert one_error_line(run("decode", hvc, "-o", out, "--reduce", "5"))
+
+
 def test_a_download_that_broke_off(hvc, tmp_path, stream):
     points = hvcodec.info(stream)["cut_points"]
     hvc.write_bytes(stream[: points[3] + 7])

@@ -9,7 +9,7 @@ import torch
 from hvcodec import effort, engine, modelfile, steps, tables, transform
 from hvcodec.ans import Stack
 from hvcodec.checkerboard import merge, place, take
-from hvcodec.codec import push
+from hvcodec.encoder import push
 from hvcodec.ladder import LAYERS
 from hvcodec.likelihood import bits
 from hvcodec.mixture import Mixture

@@ -23,7 +23,7 @@ def saved(image, **options):
 def test_opening_is_lazy_and_decoding_the_same(stream, tmp_path, monkeypatch):
     (tmp_path / "photo.hvc").write_bytes(stream)
     with monkeypatch.context() as patch:
-        patch.setattr(hvcodec.pillow.codec, "decode", None)
+        patch.setattr(hvcodec.pillow.decoder, "decode", None)
         image = Image.open(tmp_path / "photo.hvc")
         assert (image.format, image.mode, image.size) == ("HVC", "RGB", (384, 256))
     assert image.convert("RGB").tobytes() == hvcodec.decode(stream).tobytes()

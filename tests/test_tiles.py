@@ -6,8 +6,9 @@ from conftest import gradient, psnr
 from PIL import Image
 
 import hvcodec
-from hvcodec import codec, container, engine, modelfile, tiles
+from hvcodec import container, encoder, engine, modelfile, picture, tiles
 from hvcodec.container import Header
+from hvcodec.ladder import LAYERS
 
 
 @pytest.fixture
@@ -140,6 +141,29 @@ def test_targets_are_those_of_the_whole_picture(photo, tiled):
     data = hvcodec.encode(photo, target_psnr=33)
     assert 32.8 < psnr(photo, hvcodec.decode(data)) <= 33
     found = np.empty((256, 384, 3), np.uint8)
-    encoder = codec.Encoder(engine.load(modelfile.locate()), codec.picture.from_image(photo), [1.0] * 7)
-    data = encoder.encode(0.02, decoded=found)
+    network = engine.load(modelfile.locate())
+    coder = encoder.Encoder(network, picture.from_image(photo), [1.0] * 7)
+    data = coder.encode(0.02, decoded=found)
     assert (found == np.asarray(hvcodec.decode(data))).all()
+
+
+@pytest.mark.parametrize("side", [0, 128])
+@pytest.mark.parametrize("weights", ["balanced", "progressive"])
+def test_latents_are_the_picture_in_coefficients(photo, monkeypatch, side, weights):
+    monkeypatch.setattr(container, "tile_size", lambda width, height: side)
+    data = hvcodec.encode(photo.crop((0, 0, 300, 200)), 90, weights)
+    found = hvcodec.latents(data)
+    assert [values.shape for values in found.values()] == [
+        (-(-200 // 64) * 64 // la.stride, -(-300 // 64) * 64 // la.stride, la.channels) for la in LAYERS
+    ]
+    transform = engine.load(modelfile.locate()).network.transform
+    linear = transform.pixels(transform.join(list(found.values())))[:200, :300] + 128
+    assert psnr(linear, hvcodec.decode(data)) > 40
+
+
+def test_latents_of_the_first_layers(stream):
+    whole, few = hvcodec.latents(stream), hvcodec.latents(stream, layers=3)
+    for la in LAYERS[:3]:
+        assert np.allclose(whole[la.name], few[la.name], atol=1e-3)
+    # What the others predict of the rest is mostly that it is small.
+    assert np.square(few["z1"]).sum() < 0.1 * np.square(whole["z1"]).sum()

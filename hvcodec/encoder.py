@@ -1,4 +1,4 @@
-"""Encode and decode: picture -> latents -> symbols -> stack -> file, and back."""
+"""Encode: picture -> latents -> symbols -> stack -> file."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,19 +8,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from . import container, engine, modelfile, picture, ratecontrol, refinement, tiles, tuning
+from . import container, engine, modelfile, picture, ratecontrol, tiles, tuning
 from . import steps as rates
 from .ans import Stack
-from .container import File, Header
+from .container import Header
+from .decoder import Decoder
 from .engine import Engine, pad
-from .errors import FormatError, ModelError, UsageError, need_torch
+from .errors import UsageError, need_torch
 from .exact import Array
-from .ladder import LAYERS, LAYERS_PER_LEVEL, MAX_LEVELS, RATIO
 from .picture import Picture
 from .ratecontrol import Setting
-from .refinement import INDEX_PER_LEVEL
-from .tables import Index
-from .transform import REDUCTIONS
 
 Progress = Callable[[float], None]
 
@@ -251,8 +248,8 @@ class Encoder:
         data = tried[quality]
         for number in range(EFFORT_ROUNDS if self.effort else 0):
             data = self.encode_with_effort(rates.lambda_of_quality(quality), part=_round(number))
-            file = container.read(data)
-            reached = _psnr(self.source.rgb, _decode(file, self.network))
+            decoded = Decoder(container.read(data), self.network).picture()
+            reached = _psnr(self.source.rgb, decoded)
             if reached <= psnr or not quality:
                 self.progress(1.0)
                 break
@@ -359,98 +356,3 @@ def encode(
     if lam is None:
         lam = rates.lambda_of_quality(DEFAULT_QUALITY if quality is None else quality)
     return encoder.encode_with_effort(lam)
-
-
-def decode(
-    data: bytes,
-    layers: int | None = None,
-    model: str | Path | None = None,
-    *,
-    region: tiles.Region | None = None,
-    reduce: int = 1,
-    partial: bool = False,
-    max_pixels: int = container.DEFAULT_MAX_PIXELS,
-) -> Image.Image:
-    """Decode a `.hvc` file, or a prefix of one that ends at a layer's end.
-
-    Args:
-        data: the file's bytes.
-        layers: use only this many layers, coarse first; default: all that are there.
-        model: a model file, for streams whose model is not shipped.
-        region: x, y, width and height in pixels of the part wanted; only tiles that it depends on are
-            decoded. The pixels are those that the whole picture has there.
-        reduce: 8, 16, 32 or 64 for a picture so many times smaller, both ways: of a balanced file only
-            the coarsest layers are decoded then, which takes a fraction of the time.
-        partial: take a file that ends anywhere, and use the layers that are whole.
-        max_pixels: refuse larger pictures before anything is allocated for them; see `container.read`.
-
-    Returns:
-        The picture (mode RGB, L, RGBA or LA), with `icc_profile`, `exif` and `xmp` in its `info`.
-
-    Raises:
-        FormatError, UnsupportedError: see `container.read`; or damaged data.
-        UsageError: more layers asked for than the file holds, a region outside the picture, or no such
-            reduction.
-        ModelError: the model is not here, or not the one that the stream names.
-    """
-    file = container.read(data, max_pixels, partial)
-    if layers is not None:
-        if not 1 <= layers <= file.layers:
-            raise UsageError(f"the file holds layers 1 to {file.layers}")
-        file.layers = layers
-    header = file.header
-    ladder, refinements = header.steps[: len(LAYERS)], header.steps[len(LAYERS) :]
-    if (
-        len(ladder) < len(LAYERS)
-        or len(refinements) not in range(0, (MAX_LEVELS + 1) * LAYERS_PER_LEVEL, LAYERS_PER_LEVEL)
-        or set(refinements) - {RATIO}
-        or (refinements and rates.OFF in ladder)
-        or min(ladder) < INDEX_PER_LEVEL * refinement.levels(header.steps)
-    ):
-        raise FormatError("the file's layers are not those of this format")
-    network = engine.load(modelfile.locate(model, header.model_id))
-    if network.id != header.model_id:
-        raise ModelError(f"the stream needs model {header.model_id}, not {network.id}")
-    whole = header.width, header.height
-    if reduce != 1:
-        if reduce not in REDUCTIONS or region:
-            raise UsageError(f"a whole picture can be reduced by {', '.join(map(str, REDUCTIONS))}")
-        rgb = _decode_reduced(file, network, reduce)
-        return picture.to_image(Picture(rgb, header.colour, header.metadata), whole, reduce=reduce)
-    rgb = _decode(file, network, region)
-    corner = region[:2] if region else (0, 0)
-    return picture.to_image(Picture(rgb, header.colour, header.metadata), whole, corner)
-
-
-def _decode(file: File, network: Engine, region: tiles.Region | None = None) -> np.ndarray:
-    """The picture or a region of it; uint8 H x W x 3."""
-    places, steps = tiles.tiles(file.header), file.header.steps
-
-    def find(number: int) -> engine.Found:
-        stack, pop = _stack(file, number, network)
-        found = network.decode(pop, steps, file.layers, *tiles.shape(places[number]))
-        if file.layers == len(steps) and not stack.empty:
-            raise FormatError("the coded data do not fit the model")
-        return found
-
-    return tiles.picture(file.header, network, find, region)
-
-
-def _decode_reduced(file: File, network: Engine, reduce: int) -> np.ndarray:
-    """The picture `reduce` times smaller; uint8."""
-    header = file.header
-    if refinement.levels(header.steps):
-        return np.asarray(Image.fromarray(_decode(file, network)).reduce(reduce))
-    rgb = np.empty((-(-header.height // reduce), -(-header.width // reduce), 3), np.uint8)
-    for number, tile in enumerate(tiles.tiles(header)):
-        _, pop = _stack(file, number, network)
-        part = network.decode_reduced(pop, header.steps, file.layers, *tiles.shape(tile), reduce)
-        top, left = (s.start // reduce for s in tile)
-        rgb[top : top + part.shape[0], left : left + part.shape[1]] = part
-    return rgb
-
-
-def _stack(file: File, number: int, network: Engine) -> tuple[Stack, Callable[[int, Index], Array]]:
-    """The words of one tile, and what pops a pass of a layer off them."""
-    stack = Stack(b"".join(file.segment(layer, number) for layer in range(file.layers)))
-    return stack, lambda _, index: stack.pop(index, network.tables)
