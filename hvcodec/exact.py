@@ -85,9 +85,10 @@ def weight_units(weights: Array, biases: Array | None, unit: float, limit: int) 
         weighted = np.abs(np.rint(w / step[:, None])).sum(1) * limit
         return weighted + np.abs(np.rint(b / step / unit))
 
-    # Sums grow with fineness: from a little above the capacity, down to where they fit.
+    # Sums grow with fineness: from up to twice the capacity down to where they fit. (Beyond that they
+    # never fit, since rounding takes off far less than the capacity.)
     guess = np.floor(np.log2(CAPACITY / np.maximum(np.abs(w).sum(1) * limit + np.abs(b) / unit, 1e-9)))
-    fineness = np.clip(guess + 2, COARSEST, FINEST)
+    fineness = np.clip(guess + 1, COARSEST, FINEST)
     while (over := sums(2.0**-fineness) >= CAPACITY).any():
         fineness -= over
         if fineness.min() < COARSEST:
