@@ -65,8 +65,9 @@ def test_a_thumbnail_is_made_of_the_coarsest_layers(stream, photo):
     assert Image.open(io.BytesIO(stream)).draft("RGB", (300, 200)) is None
 
 
-@pytest.mark.parametrize("weights", ["balanced", "progressive"])
-@pytest.mark.parametrize("reduce", [8, 16, 32, 64])
+@pytest.mark.parametrize(
+    ("weights", "reduce"), [*(("balanced", n) for n in (8, 16, 32, 64)), ("progressive", 16)]
+)
 def test_reduced_pictures_are_means(photo, weights, reduce, monkeypatch):
     data = hvcodec.encode(photo.crop((0, 0, 331, 250)), 70, weights)
     small = hvcodec.decode(data, reduce=reduce)
@@ -74,7 +75,7 @@ def test_reduced_pictures_are_means(photo, weights, reduce, monkeypatch):
     assert small.size == expected.size
     a, b = (np.asarray(p)[: 250 // reduce, : 331 // reduce].astype(int) for p in (small, expected))
     assert np.abs(a - b).mean() < 5
-    monkeypatch.setattr(container, "tile_size", lambda width, height: 64)
+    monkeypatch.setattr(container, "tile_size", lambda width, height: 128)
     tiled = hvcodec.encode(photo.crop((0, 0, 331, 250)), 70, weights)
     apart = np.asarray(hvcodec.decode(tiled, reduce=reduce)).astype(int) - np.asarray(small)
     assert np.abs(apart).mean() < 5
