@@ -1,7 +1,7 @@
 """The codecs that the benchmarks run side by side, all behind one face: bytes out, pixels back."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import imagecodecs
@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 import hvcodec
+from hvcodec.encoder import LOSSLESS_QUALITY
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,42 @@ CLASSICAL = (
         lambda data: imagecodecs.jpegxl_decode(data),
     ),
 )
+
+
+def lossless_contenders(model: str | None, qualities: Sequence[float]) -> list[Codec]:
+    """Lossless codecs, ours first, at these qualities of its lossy part."""
+    mine = [
+        Codec(
+            "hvcodec" if quality == LOSSLESS_QUALITY else f"hvcodec q {quality:g}",
+            f"model {model or 'photo'}, lossy part of quality {quality:g}",
+            (quality,),
+            lambda p, q: hvcodec.encode(p, q, model=model, lossless=True),
+            lambda data: np.asarray(hvcodec.decode(data, model=model)),
+        )
+        for quality in qualities
+    ]
+    return [
+        *mine,
+        Codec(
+            "webp",
+            "Pillow, method 6, quality 100",
+            (0,),
+            lambda p, _: _save(p, "WEBP", lossless=True, method=6, quality=100),
+            _load,
+        ),
+        Codec(
+            "jpegxl e7",
+            _version("jpegxl"),
+            (0,),
+            lambda p, _: bytes(imagecodecs.jpegxl_encode(p, lossless=True, effort=7)),
+            imagecodecs.jpegxl_decode,
+        ),
+        Codec(
+            "jpeg2000",
+            "OpenJPEG through Pillow, reversible",
+            (0,),
+            lambda p, _: _save(p, "JPEG2000", irreversible=False, mct=1),
+            _load,
+        ),
+        Codec("png", "Pillow, optimised", (0,), lambda p, _: _save(p, "PNG", optimize=True), _load),
+    ]

@@ -46,7 +46,7 @@ def coded(
     ]
     layers, found, _ = network.encode(network.analyse(pixels, steps), steps, weights, worth)
     area = pixels.shape[0] * pixels.shape[1]
-    rates = [8 * len(words) / area for words in push(layers, network)]
+    rates = [8 * len(words) / area for words in push(layers)]
     back = network.synthesise(*found)[: pixels.shape[0], : pixels.shape[1]]
     return rates, float(np.square(pixels.astype(np.float32) - back).mean()), psnr(pixels, back)
 

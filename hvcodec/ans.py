@@ -6,8 +6,9 @@ the stack, which is what makes a file that ends at a layer's end a whole file.
 """
 
 import sys
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import constriction
 import numpy as np
@@ -22,6 +23,21 @@ ESCAPE_BITS = 16  # an escaped magnitude is coded in chunks of at most this many
 MAX_ESCAPE = 24  # no symbol needs more
 LARGEST_SYMBOL = (1 << 31) - 1
 MOST_SAVED = 32  # symbols beyond which savings hardly change
+
+
+class Coding(Protocol):
+    """Probability tables as the stack needs them.
+
+    Attributes:
+        reaches: int32 per table: it holds symbols -reach .. reach and then the escape.
+        silent: bool per table: its symbols are zero without being coded.
+    """
+
+    reaches: np.ndarray
+    silent: np.ndarray
+
+    def model(self, table: int) -> Any:
+        """The coder's model of a table."""
 
 
 class Tables:
@@ -81,7 +97,22 @@ class Tables:
         return self._models[table]
 
 
-def _groups(index: Index, tables: Tables) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+@dataclass(frozen=True)
+class Pass:
+    """What is coded in one go.
+
+    Attributes:
+        symbols: int32, one-dimensional: on the ladder channels outermost, then rows, then columns.
+        index: which tables they are coded under.
+        tables: of all tables.
+    """
+
+    symbols: np.ndarray
+    index: Index
+    tables: "Coding"
+
+
+def _groups(index: Index, tables: "Coding") -> tuple[np.ndarray, list[tuple[int, int, int]]]:
     """Coded positions sorted by table, and the (table, start, stop) of each group among them."""
     coded = np.flatnonzero(~tables.silent[index.table])
     used = index.table[coded]
@@ -119,7 +150,7 @@ class Stack:
         words = self._coder.get_compressed()[::-1]
         return (words.byteswap() if sys.byteorder == "big" else words).tobytes()
 
-    def push(self, symbols: np.ndarray, index: Index, tables: Tables) -> None:
+    def push(self, symbols: np.ndarray, index: Index, tables: Coding) -> None:
         """Push one pass: int32 symbols with their tables, both one-dimensional.
 
         Symbols of silent tables must be zero.
@@ -138,7 +169,7 @@ class Stack:
         for table, start, stop in reversed(groups):
             self._coder.encode_reverse(entries[start:stop], tables.model(table))
 
-    def pop(self, index: Index, tables: Tables) -> np.ndarray:
+    def pop(self, index: Index, tables: Coding) -> np.ndarray:
         """Pop what `push` pushed: int32 symbols.
 
         Raises:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,7 @@ def _rate_weights(text: str | None) -> str | dict[str, float] | None:
 @click.option("--effort", type=int, default=0, help="0..9: search for a better file, the longer.")
 @click.option("--tune", help="psnr (default), or ms-ssim: for eyes rather than for squared errors.")
 @click.option("--strip", is_flag=True, help="Leave out ICC, EXIF and XMP.")
+@click.option("--lossless", is_flag=True, help="End the file in the exact pixels; -q is of the rest.")
 @MODEL
 def encode(inputs: tuple[str, ...], output: str | None, **options: object) -> None:
     """Encode pictures, or all pictures of folders, as .hvc files; - is a pipe."""
@@ -289,31 +291,60 @@ def models() -> None:
 @click.option("--config", default="{}", help="JSON of sizes that differ from the default network.")
 @click.option("--recipe", default="{}", help="JSON of what differs from the default recipe.")
 @click.option("--init", type=click.Path(exists=True, path_type=Path), help="Model file to start from.")
+@click.option(
+    "--lossless",
+    type=click.Path(exists=True, path_type=Path),
+    help="Train a lossless layer instead, for this model file.",
+)
 def train(
-    pictures: Path, run: Path, pixels: float, seed: int, config: str, recipe: str, init: Path | None
+    pictures: Path,
+    run: Path,
+    pixels: float,
+    seed: int,
+    config: str,
+    recipe: str,
+    init: Path | None,
+    lossless: Path | None,
 ) -> None:
     """Train a model on a folder of pictures (resumes by itself); `export` makes it a model file."""
     # Threads that wait a little before they sleep: with PyTorch's small operations that is worth a
     # third of the speed, and costs other programs little. Must be set before PyTorch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     need_torch("training")
+    from . import lossless_model, lossless_train, trainer
     from . import train as training
     from .model import Config
 
+    if init and lossless:
+        raise UsageError("a lossless layer starts from nothing: give no --init")
+    usual = {} if lossless is None else asdict(lossless_train.RECIPE)
     try:
-        sizes = Config.from_dict(json.loads(config))
-        plan = training.Recipe(**{"pixels": pixels, "seed": seed} | json.loads(recipe))
+        chosen = json.loads(config)
+        plan = trainer.Recipe(**usual | {"pixels": pixels, "seed": seed} | json.loads(recipe))
+        if lossless is None:
+            sizes = Config.from_dict(chosen)
+        else:
+            layer = lossless_model.Config.from_dict(chosen)
     except (TypeError, ValueError) as error:
         raise UsageError(f"wrong config or recipe: {error}") from None
-    click.echo(training.train(pictures, run, plan, sizes, init))
+    if lossless is None:
+        click.echo(training.train(pictures, run, plan, sizes, init))
+    else:
+        click.echo(lossless_train.train(pictures, run, plan, layer, lossless))
 
 
 @main.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
-def export(run: Path, target: Path) -> None:
+@click.option(
+    "--lossless",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Run of a lossless layer that goes into the file too.",
+)
+def export(run: Path, target: Path, lossless: Path | None) -> None:
     """Turn a training run's checkpoint into a model file for `encode --model`."""
     need_torch("exporting a model")
     from . import export as exporting
 
-    click.echo(exporting.export(run / "checkpoint.pt", target))
+    layer = lossless / "checkpoint.pt" if lossless else None
+    click.echo(exporting.export(run / "checkpoint.pt", target, layer))

@@ -26,7 +26,9 @@ CHUNK = struct.Struct("<BI")
 WORD = 4  # bytes; segments are whole words and a check
 COUNT_BYTES = 4  # of the number of words of a segment, at most
 
-METADATA = 0b0001_0000  # the one flag of this version; docs/format.md names those to come
+LOSSLESS = 0b0000_1000  # the last layer holds the picture's own pixels
+METADATA = 0b0001_0000
+KNOWN = LOSSLESS | METADATA  # flags of this version; docs/format.md names those to come
 
 MAX_SIDE = (1 << 24) - 1
 MAX_LAYERS = 64
@@ -79,6 +81,7 @@ class Header:
             first.
         colour: what the decoded picture is.
         metadata: contents of the chunks.
+        lossless: whether a lossless layer follows those that have steps.
     """
 
     width: int
@@ -89,6 +92,7 @@ class Header:
     lengths: list[int] = field(default_factory=list)
     colour: Colour = Colour.RGB
     metadata: dict[Chunk, bytes] = field(default_factory=dict)
+    lossless: bool = False
 
     @property
     def tile_count(self) -> int:
@@ -109,8 +113,8 @@ class Header:
             MAGIC,
             FORMAT_VERSION,
             CODER_VERSION,
-            METADATA if self.metadata else 0,
-            len(self.steps),
+            (METADATA if self.metadata else 0) | (LOSSLESS if self.lossless else 0),
+            len(self.steps) + self.lossless,
             bytes.fromhex(self.model_id),
             sides,
             self.tile // TILE_UNIT,
@@ -252,7 +256,8 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
         steps=[],
         tile=tile * TILE_UNIT,
     )
-    if not header.width or not header.height or not 1 <= layers <= MAX_LAYERS:
+    least = 2 if flags & LOSSLESS else 1
+    if not header.width or not header.height or not least <= layers <= MAX_LAYERS:
         raise FormatError("the header names an empty picture or no layers")
     if padded_pixels(header.width, header.height) > max_pixels:
         raise UnsupportedError(
@@ -260,14 +265,15 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
         )
     if header.tile > MAX_TILE or (not header.tile and tile_size(header.width, header.height)):
         raise UnsupportedError("the header names tiles of more than 4 megapixels")
-    header.steps = list(reader.take(layers))
+    header.lossless = bool(flags & LOSSLESS)
+    header.steps = list(reader.take(layers - header.lossless))
     counts = (reader.count() for _ in range(layers * header.tile_count))
     header.lengths = [n * WORD + CHECK.size for n in counts]
     chunks = reader.take(reader.length()) if flags & METADATA else b""
     body = data[FIXED.size : reader.at]
     if crc_hqx(body, crc_hqx(fixed[: -CHECK.size] + bytes(CHECK.size), 0)) != check:
         raise FormatError("the header is damaged (its check fails)")
-    if flags & ~METADATA or colour not in Colour.__members__.values():
+    if flags & ~KNOWN or colour not in Colour.__members__.values():
         raise UnsupportedError("the file uses features that this version does not know")
     header.colour = Colour(colour)
     inside = _Reader(chunks)

@@ -11,11 +11,12 @@ from . import container, engine, modelfile, refinement, tiles
 from . import picture as pictures
 from . import steps as rates
 from .ans import Stack
-from .container import File
+from .container import Colour, File
 from .engine import Engine, Found
 from .errors import FormatError, ModelError, UsageError
 from .exact import Array
 from .ladder import LAYERS, LAYERS_PER_LEVEL, MAX_LEVELS, RATIO
+from .lossless_tables import UNIT
 from .picture import Picture
 from .refinement import INDEX_PER_LEVEL
 from .tables import Index
@@ -35,12 +36,41 @@ class Decoder:
     network: Engine
 
     def __post_init__(self) -> None:
-        self.steps, self.layers = self.file.header.steps, self.file.layers
+        self.steps = self.file.header.steps
+        self.layers = min(self.file.layers, len(self.steps))
         self.tiles = tiles.tiles(self.file.header)
 
     def picture(self, region: tiles.Region | None = None) -> np.ndarray:
         """The picture or a region of it; uint8 H x W x 3."""
+        if self.file.layers > self.layers:
+            return self._exact(region)
         return tiles.picture(self.file.header, self.network, self._find, region)
+
+    def _exact(self, region: tiles.Region | None) -> np.ndarray:
+        """The same from the lossless layer, which all pixels of a tile are needed for."""
+        header, layer = self.file.header, self.network.lossless
+        if layer is None:
+            raise FormatError("the stream's model has no lossless layer")
+        numbers, covered = tiles.touched(header, region)
+        stacks: dict[int, Stack] = {}
+        known = refinement.steps_of(self.steps, refinement.levels(self.steps), len(self.steps))
+
+        def find(number: int) -> Found:
+            stacks[number], found = self._descend(number)
+            return found
+
+        shown = tiles.picture(header, self.network, find, covered, UNIT)
+        x, y = covered[:2]
+        pixels = np.empty(shown.shape, np.uint8)
+        for number in numbers:
+            rows, columns = self.tiles[number]
+            here = slice(rows.start - y, rows.stop - y), slice(columns.start - x, columns.stop - x)
+            stack = stacks.pop(number)
+            pixels[here] = layer.decode(stack, shown[here], known, header.colour == Colour.GREY)
+            if not stack.empty:
+                raise FormatError("the coded data do not fit the model")
+        left, top, width, height = region or covered
+        return pixels[top - y : top - y + height, left - x : left - x + width]
 
     def reduced(self, reduce: int) -> np.ndarray:
         """The picture `reduce` times smaller, one of `REDUCTIONS`; uint8 H x W x 3."""
@@ -72,15 +102,20 @@ class Decoder:
 
     def _find(self, number: int) -> Found:
         """What the ladder ends with in a tile."""
-        stack, pop = self._stack(number)
-        found = self.network.decode(pop, self.steps, self.layers, *tiles.shape(self.tiles[number]))
-        if self.layers == len(self.steps) and not stack.empty:
+        stack, found = self._descend(number)
+        if self.layers == len(self.steps) and not (self.file.header.lossless or stack.empty):
             raise FormatError("the coded data do not fit the model")
         return found
 
+    def _descend(self, number: int) -> tuple[Stack, Found]:
+        """What is left of a tile's words, and what the ladder ends with."""
+        stack, pop = self._stack(number)
+        shape = tiles.shape(self.tiles[number])
+        return stack, self.network.decode(pop, self.steps, self.layers, *shape)
+
     def _stack(self, number: int) -> tuple[Stack, Callable[[int, Index], Array]]:
         """The words of a tile, and what pops a pass of a layer off them."""
-        stack = Stack(b"".join(self.file.segment(layer, number) for layer in range(self.layers)))
+        stack = Stack(b"".join(self.file.segment(layer, number) for layer in range(self.file.layers)))
         return stack, lambda _, index: stack.pop(index, self.network.tables)
 
 

@@ -21,8 +21,6 @@ what it finds is coded by the exact one.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -30,12 +28,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import modelfile, refinement, tuning
+from . import refinement, tuning
 from .checkerboard import merge, take
 from .exact import Array
 from .ladder import LAYERS, MAX_STRIDE
 from .likelihood import Prior, below, bits, wide_part
-from .model import Config, Model
+from .model import Model
 from .quantise import quantise
 from .refinement import LEAST_MASS, NARROWEST, Known, Memory, layer_of, levels, steps_of
 
@@ -83,19 +81,6 @@ class State:
     cost: Tensor
     moved: list[Tensor]
     gain: list[Tensor]
-
-
-@lru_cache(maxsize=1)
-def model_of(path: Path) -> Model:
-    """The network of a model file, as it was trained."""
-    weights = {
-        k: torch.from_numpy(v).float()
-        for k, v in modelfile.tensors(path).items()
-        if not k.startswith(("tables.", "exact."))
-    }
-    model = Model(Config.from_dict(modelfile.card(path)["config"]))
-    model.load_state_dict(weights)
-    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _batch(planes: Array) -> Tensor:

@@ -8,20 +8,24 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from . import container, engine, modelfile, picture, ratecontrol, tiles, tuning
+from . import container, engine, modelfile, picture, ratecontrol, refinement, tiles, tuning
 from . import steps as rates
-from .ans import Stack
-from .container import Header
+from .ans import Pass, Stack
+from .container import Colour, Header
 from .decoder import Decoder
 from .engine import Engine, pad
-from .errors import UsageError, need_torch
+from .errors import ModelError, UnsupportedError, UsageError, need_torch
 from .exact import Array
+from .lossless_tables import UNIT
 from .picture import Picture
 from .ratecontrol import Setting
 
 Progress = Callable[[float], None]
 
 DEFAULT_QUALITY = 50.0
+# Of the lossy part of a lossless file, where the whole is smallest: 0.6 % more at 58 and 77
+# (docs/training-log.md).
+LOSSLESS_QUALITY = 68.0
 # Near enough to a target, and growth per unit of quality on photographs.
 SIZE_SLACK, SIZE_SLOPE = 0.015, 0.07  # log of bytes
 PSNR_SLACK, PSNR_SLOPE = 0.08, 0.3  # dB
@@ -54,6 +58,7 @@ class Encoder:
         tune: what squared errors are worth where, see `tuning.py`.
         effort: 0..9.
         progress: called with the share of the work done, 0..1, during a search.
+        lossless: end the file in the picture itself.
     """
 
     network: Engine
@@ -62,6 +67,7 @@ class Encoder:
     tune: str = "psnr"
     effort: int = 0
     progress: Progress = field(default=lambda share: None)
+    lossless: bool = False
 
     def __post_init__(self) -> None:
         height, width = self.source.rgb.shape[:2]
@@ -73,6 +79,7 @@ class Encoder:
             container.tile_size(width, height),
             colour=self.source.colour,
             metadata=self.source.metadata,
+            lossless=self.lossless,
         )
         self.tiles = tiles.tiles(self.header)
         logs = [tuning.log_importance(pad(self.source.rgb[t]), self.tune) for t in self.tiles]
@@ -126,19 +133,32 @@ class Encoder:
     ) -> bytes:
         """The file of some latents, which are given by the tile's number and the steps."""
         steps = rates.step_indices(lam, self.weights)
-        columns = []
+        known = refinement.steps_of(steps, refinement.levels(steps), len(steps))
+        columns: list[list[bytes]] = []
+        waiting: list[list[list[Pass]]] = []  # the lossless layer lies under the others on the stack
 
         def find(number: int) -> engine.Found:
             worth = tuning.worth(self.importances[number], thrift)
             encoded = self.network.encode(latents(number, steps), steps, self.weights, worth)
-            columns.append(push(encoded.layers, self.network))
+            if self.lossless:
+                waiting.append(encoded.layers)
+            else:
+                columns.append(push(encoded.layers))
             return encoded.found
 
-        if decoded is None:
+        if self.network.lossless and self.lossless:
+            shown = tiles.picture(self.header, self.network, find, unit=UNIT)
+            grey = self.source.colour == Colour.GREY
+            for tile, layers in zip(self.tiles, waiting):
+                own = self.network.lossless.encode(self.source.rgb[tile], shown[tile], known, grey)
+                columns.append(push([*layers, own]))
+            if decoded is not None:
+                decoded[...] = self.source.rgb
+        elif decoded is not None:
+            decoded[...] = tiles.picture(self.header, self.network, find)
+        else:
             for number in range(len(self.tiles)):
                 find(number)
-        else:
-            decoded[...] = tiles.picture(self.header, self.network, find)
         self.header.steps = steps
         return container.write(self.header, [s for layer in zip(*columns) for s in layer])
 
@@ -159,6 +179,7 @@ class Encoder:
     ) -> list[list[Array]]:
         """Latents of one tile after a search."""
         from . import effort as searching
+        from .model import model_of
 
         importance = self.importances[number]
         *earlier, last = self._latents(number, steps)
@@ -174,7 +195,7 @@ class Encoder:
             progress(done / runs)
 
         goal = searching.Goal(
-            searching.model_of(self.network.path),
+            model_of(self.network.path),
             steps,
             self.weights,
             lam,
@@ -259,14 +280,14 @@ class Encoder:
         return data
 
 
-def push(layers: list[list[engine.Pass]], network: Engine) -> list[bytes]:
+def push(layers: list[list[Pass]]) -> list[bytes]:
     """One tile's symbols -> the words of its segments, coarse layer first."""
     stack = Stack()
     bottoms: list[int] = []  # words on the stack before each layer, coarse first
     for passes in reversed(layers):
         bottoms.insert(0, stack.words)
         for coded in reversed(passes):
-            stack.push(coded.symbols, coded.index, network.tables)
+            stack.push(coded.symbols, coded.index, coded.tables)
     content = stack.content()
     total = len(content) // 4
     # The head (what is on top of the counted words) goes with the coarsest layer. A layer without
@@ -289,6 +310,7 @@ def encode(
     effort: int = 0,
     tune: str = "psnr",
     strip: bool = False,
+    lossless: bool = False,
     progress: Progress | None = None,
 ) -> bytes:
     """Encode a picture as a `.hvc` file.
@@ -310,6 +332,8 @@ def encode(
         tune: "psnr", or "ms-ssim" for eyes: bits go where this measure, which counts errors for less
             where a picture is busy, says that they are seen.
         strip: leave out ICC, EXIF and XMP.
+        lossless: end the file in the exact pixels. The layers above are a lossy file of the given
+            quality, 68 by default, where the whole is smallest; a target cannot be given.
         progress: called now and then during a search, with the share of it that is done, 0..1.
 
     Returns:
@@ -318,7 +342,7 @@ def encode(
     Raises:
         UsageError: an argument out of range, or a target out of reach.
         UnsupportedError, PictureError: see `picture.from_image`.
-        ModelError: no such model.
+        ModelError: no such model, or none with a lossless layer.
     """
     goals = {
         "quality": quality,
@@ -339,13 +363,22 @@ def encode(
         need_torch("effort")
     if tune not in tuning.TUNINGS:
         raise UsageError(f"no tuning {tune!r}; there are {', '.join(tuning.TUNINGS)}")
+    if lossless and given and not {"quality", "lambda"} & set(given):
+        raise UsageError(f"a lossless file has the size that it needs: give no {min(given)}")
+    network = engine.load(modelfile.locate(model))
+    if lossless and network.lossless is None:
+        raise ModelError("this model has no lossless layer")
+    source = picture.from_image(image, strip)
+    if lossless and source.converted:
+        raise UnsupportedError(f"a {source.converted} picture is coded as RGB, so not without loss")
     encoder = Encoder(
-        engine.load(modelfile.locate(model)),
-        picture.from_image(image, strip),
+        network,
+        source,
         rates.betas(rate_weights),
         tune,
         effort,
         progress or (lambda share: None),
+        lossless,
     )
     if target_bpp is not None:
         target_size = int(target_bpp * encoder.header.width * encoder.header.height / 8)
@@ -354,5 +387,6 @@ def encode(
     if target_psnr is not None:
         return encoder.reaching(target_psnr)
     if lam is None:
-        lam = rates.lambda_of_quality(DEFAULT_QUALITY if quality is None else quality)
+        usual = LOSSLESS_QUALITY if lossless else DEFAULT_QUALITY
+        lam = rates.lambda_of_quality(usual if quality is None else quality)
     return encoder.encode_with_effort(lam)

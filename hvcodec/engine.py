@@ -5,15 +5,14 @@ Encoder and decoder call the same code, one pass of one layer at a time, in arit
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from . import exact, modelfile, refinement, tables
-from .ans import Tables
+from . import exact, lossless, modelfile, refinement, tables
+from .ans import Pass, Tables
 from .errors import FormatError
 from .exact import Array
 from .ladder import LAYERS, MAX_STRIDE
@@ -27,14 +26,6 @@ from .transform import PLANES, REDUCTIONS
 WORTH = [np.full((1, 1), BITS_PER_SQUARED_ERROR, np.float32)] * len(LAYERS)
 
 Symbols = Array  # int32, one-dimensional: channels outermost, then rows, then columns
-
-
-@dataclass
-class Pass:
-    """What is coded in one go: symbols and the tables they are coded under."""
-
-    symbols: Symbols
-    index: tables.Index
 
 
 class Opening(NamedTuple):
@@ -113,6 +104,7 @@ class Engine:
         id: the model's id, 12 hexadecimal digits.
         network: the network.
         tables: its probability tables.
+        lossless: its lossless layer, if it has one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -120,6 +112,7 @@ class Engine:
         self.path, self.network = path, Network(path)
         self.id = modelfile.identify(path.read_bytes())
         self.tables = Tables(*self.network.tables)
+        self.lossless = lossless.load(self.network.tensors, path.name)
 
     def analyse(
         self, rgb: Array, steps: list[int], tile: tuple[slice, slice] = (slice(None), slice(None))
@@ -285,12 +278,12 @@ class Engine:
                 opening = self._open(memory[index, p], prior, step)
                 here = here * np.float32(weights[index] / weights[layer])
                 symbols = self._chosen(opening, target, here)
-                layers[layer].append(Pass(symbols, opening.coded))
+                layers[layer].append(Pass(symbols, opening.coded, self.tables))
                 memory[index, p] = self._close(opening, symbols)
                 return unflat(memory[index, p].value, prior.mean) - prior.mean
             level, shape, table = self._index(prior, step)
             symbols = self.tables.quantise(target, table, here) * ~self.tables.silent[table.table]
-            layers[layer].append(Pass(symbols, table))
+            layers[layer].append(Pass(symbols, table, self.tables))
             if levels(steps):
                 memory[index, p] = self._known(symbols, flat(prior.mean), step, level, shape)
             return unflat(symbols.astype(np.float32), prior.mean) * step
@@ -386,10 +379,10 @@ class Engine:
         values, trunk = ends
         return Found(np.concatenate([self.network.transform.join(values), trunk], 2), known)
 
-    def synthesise(self, features: Array, known: list[int]) -> Array:
-        """Pixels uint8 H x W x 3 of what the ladder ended with, or of a window of it."""
+    def synthesise(self, features: Array, known: list[int], unit: int = 1) -> Array:
+        """Pixels of what the ladder ended with, or of a window of it; see `Network.synthesise`."""
         with single_threaded_blas():
-            return self.network.synthesise(features[..., :PLANES], features[..., PLANES:], known)
+            return self.network.synthesise(features[..., :PLANES], features[..., PLANES:], known, unit)
 
 
 @lru_cache(maxsize=2)

@@ -9,7 +9,8 @@ from .ladder import LAYERS, LAYERS_PER_LEVEL, REFINES
 
 class LayerInfo(TypedDict):
     """One layer in `info`; sizes in bytes. `step` is the quantiser step, None if the layer is off.
-    Refinement layers have neither stride nor step: they divide the steps of all others."""
+    Refinement layers have neither stride nor step: they divide the steps of all others. Nor has the
+    lossless one, `exact`."""
 
     name: str
     stride: int | None
@@ -54,14 +55,21 @@ def info(data: bytes) -> Info:
     header = file.header
     ends = file.cut_points
     layers: list[LayerInfo] = []
-    for k, (step, begin, end) in enumerate(zip(header.steps, [file.start, *ends], ends)):
-        known = LAYERS[k] if k < len(LAYERS) else None
+    for k, (begin, end) in enumerate(zip([file.start, *ends], ends)):
+        name, stride, holds, step = f"r{len(header.steps) - k}", None, "", None
+        if k == len(header.steps):
+            name, holds = "exact", "what the decoded picture lacks of the original, without loss"
+        elif k < len(LAYERS):
+            name, stride, holds = LAYERS[k].name, LAYERS[k].stride, LAYERS[k].holds
+            step = rates.step_size(header.steps[k]) if header.steps[k] != rates.OFF else None
+        else:
+            holds = REFINES[(k - len(LAYERS)) % LAYERS_PER_LEVEL]
         layers.append(
             {
-                "name": known.name if known else f"r{len(header.steps) - k}",
-                "stride": known.stride if known else None,
-                "holds": known.holds if known else REFINES[(k - len(LAYERS)) % LAYERS_PER_LEVEL],
-                "step": rates.step_size(step) if known and step != rates.OFF else None,
+                "name": name,
+                "stride": stride,
+                "holds": holds,
+                "step": step,
                 "offset": begin,
                 "length": end - begin,
                 "present": k < file.layers,

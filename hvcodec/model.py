@@ -16,12 +16,15 @@ rescaled, and conditioning that is a sum of one table per layer, indexed by that
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import NamedTuple, cast
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import modelfile
 from .checkerboard import merge, place, take
 from .ladder import LAYERS, STRIDES
 from .likelihood import Prior
@@ -40,9 +43,36 @@ from .steps import OFF, STEPS_PER_OCTAVE
 from .torch_transform import Transform
 from .transform import DC_PLANES, PLANES
 
+Own = TypeVar("Own", bound="Sizes")
+
+
+class Sizes:
+    """Base of dataclasses of sizes: whole numbers and tuples of them."""
+
+    def to_dict(self) -> dict:
+        return asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls: type[Own], sizes: dict) -> Own:
+        """The inverse of `to_dict`; sizes left out take their default. Raises ValueError."""
+
+        def kinds(config: "Sizes") -> list[tuple[type, int]]:
+            values = config.to_dict().values()
+            return [(type(v), len(v) if isinstance(v, tuple) else 0) for v in values]
+
+        try:
+            config = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()})
+            parts = [n if isinstance(n, tuple) else (n,) for n in config.to_dict().values()]
+            whole = all(type(n) is int and 0 < n < 4096 for part in parts for n in part)
+            if whole and kinds(config) == kinds(cls()):
+                return config
+        except (AttributeError, TypeError, ValueError):
+            pass
+        raise ValueError(f"not the sizes of a network: {sizes}")
+
 
 @dataclass(frozen=True)
-class Config:
+class Config(Sizes):
     """Sizes of the network.
 
     Attributes:
@@ -68,26 +98,6 @@ class Config:
     middle_blocks: int = 2
     synthesis_width: int = 32
     synthesis_blocks: int = 3
-
-    def to_dict(self) -> dict:
-        return asdict(self)
-
-    @staticmethod
-    def from_dict(sizes: dict) -> "Config":
-        """The inverse of `to_dict`; sizes left out take their default. Raises ValueError."""
-        try:
-            own: dict = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
-            config = Config(**own)
-            lengths = {len(config.widths), len(config.blocks)}
-            parts = [n if isinstance(n, tuple) else (n,) for n in asdict(config).values()]
-            whole = all(type(n) is int and 0 < n < 4096 for part in parts for n in part)
-            kinds = [type(value) for value in asdict(Config()).values()]
-            alike = [type(value) for value in asdict(config).values()] == kinds
-            if lengths == {len(STRIDES)} and whole and alike:
-                return config
-        except (AttributeError, TypeError, ValueError):
-            pass
-        raise ValueError(f"not the sizes of a network: {sizes}")
 
 
 class Product(nn.Module):
@@ -173,6 +183,9 @@ class Descent(NamedTuple):
 
 
 Choose = Callable[[int, int, Prior], Tensor]
+
+# Tensors of a model file that are not this network's: the first part of their names.
+NOT_ITS_OWN = ("tables", "exact", "lossless")
 
 
 def compress(value: Tensor) -> Tensor:
@@ -368,3 +381,20 @@ class Model(nn.Module):
             u = block(u, condition)
         gain = self.synthesis_gain(condition).float()[:, :, None, None] * 8
         return linear + F.pixel_shuffle(self.synthesis_out(u).float() * gain, 2)
+
+
+@lru_cache(maxsize=1)
+def model_of(path: Path) -> Model:
+    """The network of a model file, as it was trained.
+
+    Raises:
+        ModelError: not a model file.
+    """
+    weights = {
+        k: torch.from_numpy(v).float()
+        for k, v in modelfile.tensors(path).items()
+        if k.split(".")[0] not in NOT_ITS_OWN
+    }
+    model = Model(Config.from_dict(modelfile.card(path)["config"]))
+    model.load_state_dict(weights)
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -4,7 +4,7 @@ Features and latents are arrays H x W x C of float32. Pictures are worked on in 
 into a processor's cache; since sums are exact, strips and threads change no bit of the result.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -214,6 +214,46 @@ class Block:
         return out.reshape(height, width, channels)
 
 
+class Parts:
+    """Makes the parts of a network from a model's tensors.
+
+    Args:
+        tensors: float32, by name.
+        grids: log2 of the unit, and the limit, of the inputs of each product, in the order in which
+            they are made; None for parts that need not be exact.
+    """
+
+    def __init__(self, tensors: Mapping[str, Array], grids: Array | None) -> None:
+        self._tensors = tensors
+        self._grids = None if grids is None else iter(grids.astype(int).tolist())
+
+    def _grid(self) -> tuple[int, int] | None:
+        if self._grids is None:
+            return None
+        try:
+            return next(self._grids)
+        except StopIteration:
+            raise ValueError("fewer grids than products") from None
+
+    def product(self, name: str) -> Product:
+        grid = self._grid()
+        return Product(self._tensors[name + ".weight"], self._tensors[name + ".bias"], grid)
+
+    def blocks(self, name: str, count: int) -> list[Block]:
+        found = []
+        for n in range(count):
+            own, grid = f"{name}.{n}", self._grid()
+            parts = self.product(own + ".expand"), self.product(own + ".project")
+            kernel, condition = (self._tensors[f"{own}.{x}"] for x in ("depthwise", "condition.weight"))
+            found.append(Block(kernel, condition, *parts, grid))
+        return found
+
+    def end(self) -> None:
+        """Raises ValueError if a grid is left."""
+        if self._grids is not None and next(self._grids, None) is not None:
+            raise ValueError("more grids than products")
+
+
 def conditions(steps: list[int]) -> Array:
     """Features of the step indices of all layers: hat functions of log2 of each step, and a flag."""
     low, high = KNOT_RANGE
@@ -249,24 +289,12 @@ class Network:
             raise ModelError(f"{path.name} does not fit this version of hvcodec: {error}") from None
 
     def _build(self, config: dict) -> None:
-        grids = iter(self.tensors.pop("exact.grids").tolist())
+        grids = self.tensors.pop("exact.grids")
         self.transform = Transform(self.tensors.pop("exact.turns"))
         self.tables = tuple(self.tensors.pop(f"tables.{part}") for part in ("counts", "reaches"))
         t = self.tensors = {k: v.astype(np.float32) for k, v in self.tensors.items()}
-
-        def product(name: str, is_exact: bool = True) -> Product:
-            grid = next(grids) if is_exact else None
-            return Product(t[name + ".weight"], t[name + ".bias"], grid)
-
-        def blocks(name: str, count: int, is_exact: bool = True) -> list[Block]:
-            found = []
-            for n in range(count):
-                own = f"{name}.{n}"
-                grid = next(grids) if is_exact else None
-                parts = product(own + ".expand", is_exact), product(own + ".project", is_exact)
-                found.append(Block(t[own + ".depthwise"], t[own + ".condition.weight"], *parts, grid))
-            return found
-
+        parts = Parts(t, grids)
+        product, blocks = parts.product, parts.blocks
         self.rungs = [
             [
                 (
@@ -288,12 +316,12 @@ class Network:
         self.synthesis_picture = product("synthesis_picture")
         self.synthesis_blocks = blocks("synthesis_blocks", config["synthesis_blocks"])
         self.synthesis_out = product("synthesis_out")
-        if next(grids, None) is not None:
-            raise ValueError("more grids than products")
+        parts.end()
+        loose = Parts(t, None)
         self.analysis = (
-            product("analysis_in", False),
-            blocks("analysis_blocks", config["analysis_blocks"], False),
-            product("analysis_out", False),
+            loose.product("analysis_in"),
+            loose.blocks("analysis_blocks", config["analysis_blocks"]),
+            loose.product("analysis_out"),
         )
         self.gain = exact.rounded_condition(t["synthesis_gain.weight"])
         self.spreads = [t[f"spread_{la.name}"] for la in LAYERS]
@@ -403,8 +431,9 @@ class Network:
         linear = 2 * len(self.synthesis_blocks) + OVERLAP
         return len(self.closing_blocks) + -(-max(trunk, linear) // BLOCK)
 
-    def synthesise(self, planes: Array, h: Array, present: list[int]) -> Array:
-        """Coefficients (`Transform.join`), trunk and known steps -> uint8 H x W x 3."""
+    def synthesise(self, planes: Array, h: Array, present: list[int], unit: int = 1) -> Array:
+        """Coefficients (`Transform.join`), trunk and known steps -> pixels H x W x 3: uint8, or int16
+        in parts of a grey level if there are `unit` of them."""
         condition = conditions(present)
         for block in self.closing_blocks:
             h = block(h, condition)
@@ -430,7 +459,7 @@ class Network:
         for block in self.synthesis_blocks:
             u = block(u, condition)
         gain = wide(self.gain @ condition * 8, 4 * width)
-        picture = np.empty(linear.shape, np.uint8)
+        picture = np.empty(linear.shape, np.uint8 if unit == 1 else np.int16)
 
         def finish(top: int, bottom: int) -> None:
             details = self.synthesis_out.rows(u[4 * top : 4 * bottom])
@@ -438,7 +467,8 @@ class Network:
             details = shuffle(details, 2)
             details += linear[8 * top : 8 * bottom]
             details += 128
-            picture[8 * top : 8 * bottom] = np.clip(np.rint(details, out=details), 0, 255)
+            details *= unit
+            picture[8 * top : 8 * bottom] = np.clip(np.rint(details, out=details), 0, 255 * unit)
 
         in_parallel(finish, rows)
         return picture

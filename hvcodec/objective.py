@@ -43,6 +43,20 @@ inference = torch.compile(_inference, dynamic=False)
 def objective(model: Model, pixels: Tensor, steps: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     """Rates and distortion of a batch; J = sum_l beta_l R_l + lambda MSE is their weighted sum.
 
+    Args:
+        model, pixels, steps, present: see `coded`.
+
+    Returns:
+        R: see `coded`.
+        MSE: in 8-bit units, averaged over R, G and B; B.
+    """
+    totals, picture = coded(model, pixels, steps, present)
+    return totals, (picture - pixels).square().mean((1, 2, 3))
+
+
+def coded(model: Model, pixels: Tensor, steps: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """Rates and decoded pictures of a batch.
+
     R_l = E[-log2 P(z_l | z_>l)], in bits per pixel, is the KL of layer l between its posterior of
     unit width and its prior (Xiao & Bamler 2023, eq. 4, for quantised latents). Symbols are the
     quantised ones that will be coded, and so is the rate; its gradients reach scale and shape from
@@ -55,7 +69,7 @@ def objective(model: Model, pixels: Tensor, steps: Tensor, present: Tensor) -> t
 
     Returns:
         R: bits per pixel, B x L; zero for layers that are not present.
-        MSE: in 8-bit units, averaged over R, G and B; B.
+        The pictures: as `pixels`, neither rounded nor clamped.
     """
     latents = model.analyse(pixels, steps)
     area = pixels.shape[2] * pixels.shape[3]
@@ -70,5 +84,4 @@ def objective(model: Model, pixels: Tensor, steps: Tensor, present: Tensor) -> t
         return residual
 
     found = model.descend(steps, present, pixels.shape[2], pixels.shape[3], choose)
-    picture = model.synthesise(*found, present)
-    return torch.stack(totals, 1), (picture - pixels).square().mean((1, 2, 3))
+    return torch.stack(totals, 1), model.synthesise(*found, present)

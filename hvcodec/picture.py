@@ -35,6 +35,7 @@ XMP_TIFF = 700
 ORIGIN_TIFF = (270, 271, 272, 305, 306, 315, 33432)
 EXIF_START = b"Exif\0\0"  # with it in some formats, without in others; here always with it
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
+CONVERTED = ("CMYK", "LAB", "YCbCr", "HSV", "La", "RGBa")  # modes that RGB cannot give back exactly
 # What Pillow raises for damaged files, by experience.
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error)
 
@@ -47,11 +48,13 @@ class Picture:
         rgb: uint8, H x W x 3.
         colour: what to give back.
         metadata: contents of the file's chunks.
+        converted: the mode that the picture had, if its colours had to be converted to RGB.
     """
 
     rgb: np.ndarray
     colour: Colour
     metadata: dict[Chunk, bytes]
+    converted: str | None = None
 
 
 @contextmanager
@@ -140,12 +143,13 @@ def _take_apart(image: Image.Image, strip: bool) -> Picture:
     upright, exif = _upright(image)
     metadata = {} if strip else _metadata(image, upright, exif)
     image = upright
+    converted = image.mode if image.mode in CONVERTED else None
     if image.mode in ("La", "RGBa"):
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     if image.mode == "CMYK":
         image = _from_cmyk(image)
         metadata.pop(Chunk.ICC, None)
-    elif image.mode in ("LAB", "YCbCr", "HSV"):
+    elif image.mode in CONVERTED:
         image = image.convert("RGB")
         metadata.pop(Chunk.ICC, None)
     if "transparency" in image.info:
@@ -158,7 +162,7 @@ def _take_apart(image: Image.Image, strip: bool) -> Picture:
         metadata[Chunk.ALPHA] = buffer.getvalue()
         image = image.convert(image.mode.removesuffix("A"))
     colour = Colour.GREY if image.mode in ("L", "1") else Colour.RGB
-    return Picture(np.asarray(image.convert("RGB")), colour, metadata)
+    return Picture(np.asarray(image.convert("RGB")), colour, metadata, converted)
 
 
 def _upright(image: Image.Image) -> tuple[Image.Image, bytes]:

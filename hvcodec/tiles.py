@@ -32,6 +32,23 @@ def tiles(header: Header) -> list[Tile]:
     return [(r, c) for r in _slices(header.height, side) for c in _slices(header.width, side)]
 
 
+def touched(header: Header, region: Region | None) -> tuple[list[int], Region]:
+    """Numbers of the tiles that a region touches, and the region that they cover.
+
+    Raises:
+        UsageError: the region is empty or not inside the picture.
+    """
+    x, y, width, height = _checked(region, header)
+    found = [
+        (number, (rows, columns))
+        for number, (rows, columns) in enumerate(tiles(header))
+        if rows.start < y + height and y < rows.stop and columns.start < x + width and x < columns.stop
+    ]
+    (top, left), (bottom, right) = found[0][1], found[-1][1]
+    covered = left.start, top.start, right.stop - left.start, bottom.stop - top.start
+    return [number for number, _ in found], covered
+
+
 def shape(tile: Tile) -> tuple[int, int]:
     """Height and width of a tile."""
     rows, columns = tile
@@ -59,14 +76,19 @@ def _checked(region: Region | None, header: Header) -> Region:
 
 
 def picture(
-    header: Header, network: Engine, find: Callable[[int], Found], region: Region | None = None
+    header: Header,
+    network: Engine,
+    find: Callable[[int], Found],
+    region: Region | None = None,
+    unit: int = 1,
 ) -> Array:
-    """The picture, or a region of it, uint8 H x W x 3.
+    """The picture, or a region of it, H x W x 3: uint8, or int16 in parts of a grey level.
 
     Args:
         find: gives what the ladder ends with in a tile, by the tile's number; called once for each tile
             that is needed, in ascending order.
         region: x, y, width and height in pixels.
+        unit: parts of a grey level; see `Network.synthesise`.
 
     Raises:
         UsageError: the region is empty or not inside the picture.
@@ -78,7 +100,7 @@ def picture(
     rows = _span(y, height, header.height, side * STRIDE, halo)
     columns = _span(x, width, header.width, side * STRIDE, halo)
     across = -(-wide // side)
-    rgb = np.empty((height, width, 3), np.uint8)
+    pixels = np.empty((height, width, 3), np.uint8 if unit == 1 else np.int16)
 
     def paint(window: Array, top: int, left: int, known: list[int]) -> None:
         """The pixels that a window decides; it starts at this row and column of positions."""
@@ -98,7 +120,8 @@ def picture(
             outer.append(slice(start - begin, stop - begin))
             inner.append(slice(low - start * STRIDE, high - start * STRIDE))
             target.append(slice(low - first, high - first))
-        rgb[tuple(target)] = network.synthesise(window[tuple(outer)], known)[tuple(inner)]
+        made = network.synthesise(window[tuple(outer)], known, unit)
+        pixels[tuple(target)] = made[tuple(inner)]
 
     above: list[Array] = []  # last positions of the row of tiles above, tile by tile
     for row in rows:
@@ -119,4 +142,4 @@ def picture(
             left = body[:, -2 * halo :].copy()
             at += found.features.shape[1]
         above = below
-    return rgb
+    return pixels

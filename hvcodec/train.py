@@ -5,78 +5,28 @@ lambda and rate weights beta_l, some layers may be off, and the quantiser steps 
 condition the network.
 """
 
-import ctypes
-import json
 import math
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
+from torch import Tensor
 
 from . import modelfile
 from . import steps as rates
-from .data import Crops, pack
-from .errors import HvcError, ModelError, UsageError
+from .errors import ModelError
 from .ladder import LAYERS
-from .model import Config, Model
-from .muon import Muon
+from .model import NOT_ITS_OWN, Config, Model
 from .objective import objective
+from .trainer import Recipe, Trainer, prepare
 
 BUCKETS = 24  # of lambda, for normalising the objective
-CLIP = 3.0  # of the gradient's norm: only for accidents, since clipping at 1 starves the high rates
-# Mean norms of the gradient, in multiples of the calmest stretch so far (and at least of 1, what a loss
-# of about 1 usually has), above which nothing is saved any more, and training stops: a run that
-# diverges must not take its last good checkpoint with it.
-RESTLESS, DIVERGED = 3.0, 8.0
 LOG_LAMBDA = (math.log(rates.LAMBDA_RANGE[0]), math.log(rates.LAMBDA_RANGE[1]))
 LOG_CORE = (math.log(1e-3), math.log(0.4))  # 0.1 to 2 bits per pixel, roughly
 CORE_SHARE = 0.75
 LOG_BETA = (math.log(rates.BETA_RANGE[0]), math.log(rates.BETA_RANGE[1]))
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train. Rates of learning are those at full size.
-
-    Attributes:
-        pixels: how many pixels to see in all.
-        batch_pixels: pixels per step.
-        crop: (share of the training after which it holds, crop size) in order.
-        warmup: steps until the full rate of learning.
-        decay: share of the training, at its end, over which the rate falls to zero.
-        matrix_rate: for the matrices of blocks and resampling, under Muon.
-        rate: for everything else, under Adam.
-        average: decay per step of the exponential moving average that is exported.
-        seed: of weights, crops and sampled weights.
-    """
-
-    pixels: float = 4e9
-    batch_pixels: int = 16 * 128 * 128
-    crop: tuple[tuple[float, int], ...] = ((0.0, 128), (0.7, 256))
-    warmup: int = 100
-    decay: float = 0.4
-    matrix_rate: float = 0.015
-    rate: float = 1.5e-3
-    average: float = 0.998
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        """Raises TypeError or ValueError for what cannot be."""
-        if not 1 <= self.pixels < math.inf or self.seed < 0:
-            raise ValueError("pixels must be a finite number above 1, and the seed not negative")
-        if not self.crop or any(
-            not 0 <= share < 1 or size < 64 or size % 64 for share, size in self.crop
-        ):
-            raise ValueError("crops are (share of the training, a multiple of 64 pixels)")
-        rest = (self.batch_pixels, self.warmup, self.decay, self.matrix_rate, self.rate, self.average)
-        if min(rest) <= 0:
-            raise ValueError("numbers of a recipe must be above 0")
 
 
 @dataclass(frozen=True)
@@ -112,48 +62,6 @@ def draw(rng: np.random.Generator, count: int) -> Draw:
     return Draw(lam, beta, steps, present)
 
 
-def keep_memory() -> None:
-    """Have the C library keep freed memory for the next step.
-
-    By default glibc gives large blocks back to the system and takes them again page by page: a step
-    then spends a fifth of its time in the kernel. Does nothing where there is no `mallopt`.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    trim_threshold, top_pad, mmap_max = -1, -2, -4
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, (2 << 30) - 1)
-    mallopt(top_pad, 64 << 20)
-
-
-def fast_dtype() -> torch.dtype:
-    """bfloat16 where products in it are faster than in float32 on this machine, else float32."""
-    if torch.cuda.is_available():
-        return torch.bfloat16
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a = torch.ones(256, 256, dtype=dtype)
-        a @ a
-        start = time.perf_counter()
-        for _ in range(3):
-            a @ a
-        seconds[dtype] = time.perf_counter() - start
-    return min(seconds, key=lambda d: seconds[d])
-
-
-def optimisers(model: Model, recipe: Recipe, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the network, Adam for heads, biases, tables and rotations."""
-    matrices: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        inner = name.endswith(("expand.weight", "project.weight")) or name.startswith("up.")
-        (matrices if inner and parameter.ndim == 2 else rest).append(parameter)
-    adam = torch.optim.Adam(rest, recipe.rate, betas=(0.9, 0.98), fused=True)
-    return [Muon(matrices, recipe.matrix_rate, dtype), adam]
-
-
 @torch.no_grad()
 def grow(model: Model, weights: Mapping[str, Tensor]) -> None:
     """Start a model from the weights of a smaller one, so that it computes the same.
@@ -174,20 +82,12 @@ def grow(model: Model, weights: Mapping[str, Tensor]) -> None:
         target[corner].copy_(old)
 
 
-class Trainer:
-    """Everything that a training run holds, checkpointed as one file."""
+class PhotoTrainer(Trainer[Model]):
+    """Training of the hierarchical VAE."""
 
-    def __init__(self, folder: Path, recipe: Recipe, config: Config, device: str) -> None:
-        self.folder, self.recipe = folder, recipe
-        self.device = torch.device(device)
-        self.crops = Crops(folder / "pictures.bin", recipe.seed)
-        self.dtype = fast_dtype()
+    def __init__(self, folder: Path, recipe: Recipe, config: Config) -> None:
         torch.manual_seed(recipe.seed)
-        self.model = Model(config).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = AveragedModel(self.model, multi_avg_fn=self.average_weights)
-        self.optimisers = optimisers(self.model, recipe, self.dtype)
-        self.full_rates = [[g["lr"] for g in o.param_groups] for o in self.optimisers]
-        self.step, self.pixels, self.seconds = 0, 0.0, 0.0
+        super().__init__(folder, recipe, Model(config))
         self.typical = torch.zeros(BUCKETS)  # moving average of log J per bucket of log lambda
 
     def start(self, init: Path | None) -> None:
@@ -197,7 +97,7 @@ class Trainer:
             try:
                 grow(
                     self.model,
-                    {k: v for k, v in weights.items() if k.split(".")[0] not in ("tables", "exact")},
+                    {k: v for k, v in weights.items() if k.split(".")[0] not in NOT_ITS_OWN},
                 )
             except (LookupError, RuntimeError) as error:
                 raise ModelError(f"{init.name} does not fit into this configuration: {error}") from None
@@ -206,63 +106,18 @@ class Trainer:
             self.model.calibrate(pixels.to(self.device))
         self.average.module.load_state_dict(self.model.state_dict())
 
-    def average_weights(
-        self, averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int
-    ) -> None:
-        """Exponential moving average that forgets the first steps of a run quickly."""
-        decay = min(self.recipe.average, (1 + int(count)) / (10 + int(count)))
-        get_ema_multi_avg_fn(decay)(list(averaged), list(current), count)
-
-    @property
-    def progress(self) -> float:
-        return min(self.pixels / self.recipe.pixels, 1.0)
-
-    def crop_size(self) -> int:
-        return [size for after, size in self.recipe.crop if self.progress >= after][-1]
-
-    def set_rates(self) -> None:
-        """Linear warm-up, constant, linear fall to zero at the end."""
-        factor = min(1.0, (self.step + 1) / self.recipe.warmup)
-        factor *= min(1.0, (1 - self.progress) / self.recipe.decay)
-        for optimiser, full in zip(self.optimisers, self.full_rates):
-            for group, lr in zip(optimiser.param_groups, full):
-                group["lr"] = lr * factor
-
-    def train_step(self) -> dict[str, float]:
-        """One step; returns what the log wants of it."""
-        size = self.crop_size()
-        count = max(self.recipe.batch_pixels // size**2, 1)
-        rng = np.random.default_rng([self.recipe.seed, self.step, 1])
-        drawn = draw(rng, count)
+    def losses(self, pixels: Tensor, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        drawn = draw(rng, len(pixels))
         steps, present = (torch.from_numpy(a).to(self.device) for a in (drawn.steps, drawn.present))
-        pixels = torch.from_numpy(self.crops.batch(self.step + 1, count, size)).to(self.device)
-        pixels = (pixels.permute(0, 3, 1, 2).float() - 128).contiguous(
-            memory_format=torch.channels_last
-        )
-        self.set_rates()
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self.autocast():
             rate, mse = objective(self.model, pixels, steps, present)
         lam, beta = (torch.from_numpy(a).float().to(self.device) for a in (drawn.lam, drawn.beta))
         j = (beta * rate).sum(1) + lam * mse
-        loss = (j / self.norm(drawn.lam, j.detach())).mean()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
-        if torch.isfinite(norm):
-            for optimiser in self.optimisers:
-                optimiser.step()
-        for optimiser in self.optimisers:
-            optimiser.zero_grad(set_to_none=True)
-        self.average.update_parameters(self.model)
-        self.step += 1
-        self.pixels += count * size**2
         # J grows roughly like lambda^0.55; without that the mean over random lambdas is all noise.
         level = (j.detach() / lam**0.55).log().cpu()
         plain = torch.from_numpy((drawn.beta == 1).all(1) & (drawn.present[:, -1] != rates.OFF))
-        return {
-            "loss": loss.item(),
-            "log_j": level[plain].mean().item() if plain.any() else math.nan,
-            "norm": norm.item(),
-        }
+        log_j = level[plain].mean().item() if plain.any() else math.nan
+        return j / self.norm(drawn.lam, j.detach()), {"log_j": log_j}
 
     def norm(self, lam: np.ndarray, j: Tensor) -> Tensor:
         """What each example's J is divided by, so that all rates weigh alike: a mean of its own J
@@ -277,81 +132,13 @@ class Trainer:
         usual = self.typical[torch.from_numpy(bucket)].exp().to(j.device)
         return (usual + j) / 2
 
-    def save(self) -> None:
-        state = {
-            "config": self.model.config.to_dict(),
-            "recipe": asdict(self.recipe),
-            "data_sha256": self.crops.sha256,
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimisers": [o.state_dict() for o in self.optimisers],
-            "counters": {"step": self.step, "pixels": self.pixels, "seconds": self.seconds},
-            "typical": self.typical,
-        }
-        unfinished = self.folder / "checkpoint.part"
-        torch.save(state, unfinished)
-        unfinished.rename(self.folder / "checkpoint.pt")
+    def state(self) -> dict:
+        return super().state() | {"typical": self.typical}
 
-    def load(self) -> None:
-        """Go on from the folder's checkpoint; how many pixels to see may differ."""
-        state = torch.load(self.folder / "checkpoint.pt", map_location=self.device, weights_only=True)
-        same = (
-            state["config"] == self.model.config.to_dict()
-            and state["recipe"]["seed"] == self.recipe.seed
-            and state["data_sha256"] == self.crops.sha256
-        )
-        if not same:
-            raise UsageError(f"{self.folder} holds a run of another network, seed or data")
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        for optimiser, saved in zip(self.optimisers, state["optimisers"]):
-            optimiser.load_state_dict(saved)
-        self.step, self.pixels, self.seconds = (
-            state["counters"][k] for k in ("step", "pixels", "seconds")
-        )
+    def load(self) -> dict:
+        state = super().load()
         self.typical = state["typical"].cpu()
-
-    def run(self, log_every: int = 20, save_every: float = 180.0) -> None:
-        """Train to the end of the recipe, logging to log.jsonl and checkpointing.
-
-        Raises:
-            HvcError: training diverges; the checkpoint is the last one from before.
-        """
-        bar = tqdm(total=int(self.recipe.pixels), initial=int(self.pixels), unit="px", unit_scale=True)
-        sums: list[dict[str, float]] = []
-        calmest = norm = math.inf
-        began = saved = time.monotonic()
-        with open(self.folder / "log.jsonl", "a") as log:
-            while self.pixels < self.recipe.pixels:
-                before = self.pixels
-                sums.append(self.train_step())
-                bar.update(int(self.pixels - before))
-                now = time.monotonic()
-                self.seconds += now - began
-                began = now
-                if len(sums) == log_every:
-                    known = {k: [s[k] for s in sums if not math.isnan(s[k])] for k in sums[0]}
-                    means = {k: round(float(np.mean(v)), 5) for k, v in known.items() if v}
-                    entry = {
-                        "step": self.step,
-                        "pixels": self.pixels,
-                        "seconds": round(self.seconds),
-                    }
-                    log.write(json.dumps(entry | means) + "\n")
-                    log.flush()
-                    bar.set_postfix(loss=f"{means['loss']:.4f}")
-                    norm = means.get("norm", math.inf)
-                    calmest = max(min(calmest, norm), 1.0)
-                    if norm > DIVERGED * calmest:
-                        raise HvcError(
-                            "training diverges; try lower rates of learning from the checkpoint"
-                        )
-                    sums = []
-                if now - saved > save_every and norm <= RESTLESS * calmest:
-                    self.save()
-                    saved = now
-        bar.close()
-        self.save()
+        return state
 
 
 def train(
@@ -371,13 +158,8 @@ def train(
         HvcError: training diverges.
         ModelError: `init` is not such a model.
     """
-    keep_memory()
-    # Each layer's shape compiles anew, at each size of crop.
-    torch._dynamo.config.recompile_limit = 64
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "pictures.bin").exists():
-        pack(pictures, folder / "pictures.bin")
-    trainer = Trainer(folder, recipe, config, "cuda" if torch.cuda.is_available() else "cpu")
+    prepare(pictures, folder)
+    trainer = PhotoTrainer(folder, recipe, config)
     if (folder / "checkpoint.pt").exists():
         trainer.load()
     else:

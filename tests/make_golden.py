@@ -56,9 +56,9 @@ def _with_metadata() -> bytes:
     return hvcodec.encode(Image.open(io.BytesIO(buffer.getvalue())), 40)
 
 
-def _tiled(weights: str) -> bytes:
+def _tiled(weights: str, lossless: bool = False) -> bytes:
     with mock.patch.object(container, "tile_size", lambda width, height: 64):
-        return hvcodec.encode(_photo().crop((100, 50, 230, 180)), 35, weights)
+        return hvcodec.encode(_photo().crop((100, 50, 230, 180)), 35, weights, lossless=lossless)
 
 
 def _crop(width: int, height: int) -> Image.Image:
@@ -86,6 +86,17 @@ FILES: dict[str, Callable[[], bytes]] = {
     ),
     "tiles": lambda: _tiled("balanced"),
     "tiles-progressive": lambda: _tiled("progressive"),
+    # The second model to be shipped, and the lossless layer.
+    "photo4": lambda: hvcodec.encode(_crop(200, 150), 50),
+    "photo4-progressive": lambda: hvcodec.encode(_crop(130, 100), 66, "progressive"),
+    "photo4-tiles": lambda: _tiled("balanced"),
+    "lossless": lambda: hvcodec.encode(_crop(101, 67), lossless=True),
+    "lossless-noise": lambda: hvcodec.encode(_noise(33, 17), 20, lossless=True),
+    "lossless-grey": lambda: hvcodec.encode(_crop(60, 51).convert("L"), lossless=True),
+    "lossless-one-pixel": lambda: hvcodec.encode(_crop(1, 1), lossless=True),
+    "lossless-progressive": lambda: hvcodec.encode(_crop(70, 70), 60, "progressive", lossless=True),
+    "lossless-cut": lambda: hvcodec.cut(hvcodec.encode(_crop(100, 80), lossless=True), layers=7),
+    "lossless-tiles": lambda: _tiled("balanced", lossless=True),
 }
 
 

@@ -87,7 +87,10 @@ class Network:
                 self.t[name] = content.astype(F) if entry["dtype"] == "F16" else content
         self.config = json.loads(head["__metadata__"]["hvcodec"])["config"]
         self.grids = {}
-        for name, (exponent, limit) in zip(self.products(), self.t["exact.grids"].tolist()):
+        grids = [*zip(self.products(), self.t["exact.grids"].tolist())]
+        if "exact.lossless" in self.t:
+            grids += zip(self.lossless_products(), self.t["exact.lossless"].tolist())
+        for name, (exponent, limit) in grids:
             self.grids[name] = 2.0**exponent, limit
             if name + ".depthwise" in self.t:
                 self.round(name + ".depthwise", None, limit, 2.0**exponent)
@@ -128,6 +131,51 @@ class Network:
         names += ["middle_out", "synthesis_in", "synthesis_picture"]
         names += [b for n in range(c["synthesis_blocks"]) for b in block(f"synthesis_blocks.{n}")]
         return [*names, "synthesis_out"]
+
+    def passes(self):
+        """Names of the blocks of every pass of the lossless layer."""
+        found = []
+        for p in range(4):
+            own = f"lossless.passes.{p}.blocks"
+            count = sum(n.startswith(own) and n.endswith(".depthwise") for n in self.t)
+            found.append([f"{own}.{n}" for n in range(count)])
+        return found
+
+    def lossless_products(self):
+        names = ["lossless.into"]
+        for p, blocks in enumerate(self.passes()):
+            names += [n for b in blocks for n in (b, b + ".expand", b + ".project")]
+            names += [f"lossless.passes.{p}.head", f"lossless.passes.{p}.absorb"][: 2 - (p == 3)]
+        return names
+
+    def lossless_table(self, table):
+        """Counts of one table of the lossless layer."""
+        (level, fraction), shape = divmod(table // 8, 9), table % 8
+        start, end = self.t["lossless.tail"]
+        t = F(shape) / F(7)
+        ratio, weight = ((1 - t) * start[i] + t * end[i] for i in (0, 1))
+        ratio, weight = exp2(ratio), sigmoid(weight)
+        scale = exp2(F(level) / F(8) - F(5))
+        reach = int(np.clip(np.ceil(scale * ratio * F(12.476649)), 1, 510))
+
+        def below(edge):
+            at = F(edge) / scale
+            return (1 - weight) * sigmoid(at) + weight * sigmoid(at / ratio)
+
+        masses = []
+        for z in range(-reach, reach + 1):
+            low, high = F(z - 0.5) - F(fraction / 16), F(z + 0.5) - F(fraction / 16)
+            if high <= 0:
+                masses.append(float(below(high) - below(low)))
+            elif low >= 0:
+                masses.append(float(below(-low) - below(-high)))
+            else:
+                masses.append(1 - float(below(low)) - float(below(-high)))
+        outside = F(-reach - 0.5) - F(fraction / 16), -(F(reach + 0.5) - F(fraction / 16))
+        masses.append(float(below(outside[0])) + float(below(outside[1])))
+        counts = np.maximum(np.rint(np.array(masses) * 2**24), 1).astype(int)
+        counts[reach] += 2**24 - counts.sum()
+        return counts
 
     def round(self, name, bias, limit, unit):
         w = self.t[name].reshape(len(self.t[name]), -1).astype(float)
@@ -182,6 +230,32 @@ class Stack:
             return np.zeros(count, int)
         return self.coder.decode(constriction.stream.model.Uniform(size), count).astype(int)
 
+    def pop_exact(self, table):
+        """Symbols of the lossless layer."""
+        counts = {t: self.network.lossless_table(t) for t in np.unique(table)}
+        order = np.argsort(table, kind="stable")
+        entries = np.empty(len(order), int)
+        for t in counts:
+            at = table[order] == t
+            model = constriction.stream.model.Categorical((counts[t] - 1).astype(float), perfect=False)
+            entries[at] = self.coder.decode(model, int(at.sum()))
+        reach = np.array([len(counts[t]) // 2 - 1 for t in table[order]])
+        symbols = np.empty(len(table), int)
+        symbols[order] = self.numbers(entries, reach)
+        return symbols
+
+    def numbers(self, entries, reach):
+        """What table entries stand for, with what was escaped."""
+        numbers = entries - reach
+        for at in np.flatnonzero(entries == 2 * reach + 1):
+            negative, n = self.uniform(2, 1)[0], self.uniform(24, 1)[0]
+            value = 0
+            for start in reversed(range(0, n, 16)):
+                value |= int(self.uniform(1 << min(16, n - start), 1)[0]) << start
+            value += reach[at] + (1 << n)
+            numbers[at] = -value if negative else value
+        return numbers
+
     def pop(self, table, shift):
         net = self.network
         coded = np.flatnonzero(~net.silent[table])
@@ -198,14 +272,7 @@ class Stack:
         for b in range(1, shifts.max(initial=0) + 1):
             low[shifts == b] = self.uniform(1 << b, int((shifts == b).sum()))
         reach = net.reaches[tables]
-        numbers = entries - reach
-        for at in np.flatnonzero(entries == 2 * reach + 1):
-            negative, n = self.uniform(2, 1)[0], self.uniform(24, 1)[0]
-            value = 0
-            for start in reversed(range(0, n, 16)):
-                value |= int(self.uniform(1 << min(16, n - start), 1)[0]) << start
-            value += reach[at] + (1 << n)
-            numbers[at] = -value if negative else value
+        numbers = self.numbers(entries, reach)
         symbols = np.zeros(len(table), int)
         symbols[order] = (numbers << shifts) + low - ((1 << shifts) >> 1)
         return symbols
@@ -455,10 +522,81 @@ class Decoder:
         return linear + shuffle(net.product("synthesis_out", u) * gain, 2)
 
 
+def exact(net, stack, shown, steps, grey):
+    """The lossless layer of a tile: what the others show, in sixteenths, 3 x H x W -> the pixels."""
+    rows, columns = shown.shape[1:]
+    wide = np.pad(shown, ((0, 0), (0, rows % 2), (0, columns % 2)), "edge")
+    level = (wide + 8) // 16
+    fraction = (wide / 16 - level).astype(F)
+    condition = net.condition(steps)
+    seen = [unshuffle((level - 128).astype(F), 2) / 64, unshuffle(fraction, 2)]
+    h = net.product("lossless.into", np.concatenate(seen))
+    pixels = np.zeros((3, rows, columns), np.uint8)
+    places, planes = ((0, 0), (1, 1), (0, 1), (1, 0)), []
+    for p, (i, j) in enumerate(places):
+        for name in net.passes()[p]:
+            h = net.block(name, h, condition)
+        inside = slice((rows - i + 1) // 2), slice((columns - j + 1) // 2)
+        own = f"lossless.passes.{p}"
+        out = net.product(own + ".head", h)[:, inside[0], inside[1]]
+        d = np.zeros((3, *h.shape[1:]), F)
+        errors, news = [], []
+        planes.append([])
+        for k, colour in enumerate((1, 0, 2)):
+            base = level[colour, i::2, j::2][inside]
+            mean = out[k] * 4 + fraction[colour, i::2, j::2][inside]
+            scale = out[3 + k] + F(1)
+            for n, (source, target, s) in enumerate(((0, 1, 0.8), (0, 2, 0.4), (1, 2, 0.4))):
+                if target == k:
+                    mean = mean + (out[9 + n] + F(s)) * errors[source]
+                    scale = scale + out[12 + n] * F(0.25) * news[source]
+            plain = np.rint(np.clip(mean, -255, 255) * 16).astype(int)
+            step = np.rint((np.clip(scale, -5, 7) + 5) * 8).astype(int)
+            near = []
+            for place, earlier in zip(places[:p], planes):
+                wider = np.pad(earlier[k], 1)
+                for a in (-1, 0, 1):
+                    for b in (-1, 0, 1):
+                        down, right = 2 * a + place[0] - i, 2 * b + place[1] - j
+                        if max(abs(down), abs(right)) <= 2:
+                            part = wider[1 + a : 1 + a + h.shape[1], 1 + b : 1 + b + h.shape[2]]
+                            near.append(part[inside])
+            near += [plane[inside] for plane in planes[p]]
+            octaves, shared = stack.pop_exact(np.full(2, 32 * 9 * 8 + 7))
+            shares = stack.pop_exact(np.full(len(near), 64 * 9 * 8 + 7)) if shared else []
+            shift = np.zeros(plain.shape, F)
+            for share, error in zip(shares, near):
+                shift += F(share / 64) * error
+            m = np.clip(plain + np.rint(shift * 16), -4080, 4080).astype(int)
+            w = (m + 8) // 16
+            f = m - 16 * w
+            shape = np.rint(np.clip(out[6 + k] + F(0.5), 0, 1) * 7).astype(int)
+            table = (np.clip(step + octaves, 0, 96) * 9 + abs(f)) * 8 + shape
+            symbols = stack.pop_exact(table.ravel()).reshape(m.shape)
+            found = np.where(f < 0, -symbols, symbols) + w
+            pixels[colour, i::2, j::2] = base + found
+            d[k][inside] = found
+            errors.append((found - plain.astype(F) / 16).astype(F))
+            planes[p].append(np.zeros(h.shape[1:], F))
+            planes[p][k][inside] = errors[k]
+            if grey:
+                for n, other in ((1, 0), (2, 2)):
+                    d[n][inside] = found + base - level[other, i::2, j::2][inside]
+                    pixels[other, i::2, j::2] = base + found
+                break
+            size = exp2(step.astype(F) / F(8) - F(5))
+            news.append(np.minimum(log2(1 + abs(errors[k]) / size), F(6)))
+        if p < 3:
+            logs = np.sign(d) * log2(1 + abs(d)) / 2
+            h = h + net.product(own + ".absorb", np.concatenate([np.clip(d / 8, -8, 8), logs]))
+    return pixels
+
+
 def decode(data, model):
     """File and model file, as bytes -> uint8 H x W x 3, or H x W if it is grey."""
-    assert data[:6] == b"\x89HVC\x01\x01" and data[6] in (0, 16)
-    layers = data[7]
+    assert data[:6] == b"\x89HVC\x01\x01" and not data[6] & ~24
+    lossless = data[6] >> 3 & 1
+    all_layers, layers = data[7], data[7] - lossless
     width, height = (int.from_bytes(data[a : a + 3], "little") for a in (14, 17))
     tall, wide = (n + -n % 64 for n in (height, width))
     side = 64 * data[20] or max(tall, wide)
@@ -466,7 +604,7 @@ def decode(data, model):
     tiles = rows * columns
     steps = list(data[24 : 24 + layers])
     at, lengths = 24 + layers, []
-    for _ in range(layers * tiles):
+    for _ in range(all_layers * tiles):
         length, place = 0, 0
         while True:
             length |= (data[at] & 127) << place
@@ -477,24 +615,32 @@ def decode(data, model):
     if data[6] & 16:
         at += 4 + int.from_bytes(data[at : at + 4], "little")
     words, count = [b""] * tiles, 0
-    while count < layers and at < len(data):
+    while count < all_layers and at < len(data):
         for tile, length in enumerate(lengths[count * tiles : (count + 1) * tiles]):
             words[tile] += data[at : at + length]
             at += length + 2
         count += 1
     network = Network(model)
-    found = []
+    found, stacks, known = [], [], min(count, layers)
     for tile in range(tiles):
         top, left = tile // columns * side, tile % columns * side
         shape = min(side, tall - top), min(side, wide - left)
-        decoder = Decoder(network, Stack(network, words[tile]), steps, count, *shape)
+        stacks.append(Stack(network, words[tile]))
+        decoder = Decoder(network, stacks[tile], steps, known, *shape)
         run = 0
-        while decoder.layer_of(run, 0) < count:
+        while decoder.layer_of(run, 0) < known:
             decoder.run(run)
             run += 1
         found.append([*decoder.values, decoder.h])
     *decoder.values, decoder.h = (join(parts, columns) for parts in zip(*found))
-    pixels = np.clip(np.rint(decoder.picture()[:, :height, :width] + 128), 0, 255).astype(np.uint8)
+    picture = decoder.picture()[:, :height, :width] + 128
+    pixels = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    if count > layers:
+        shown = np.clip(np.rint(picture * 16), 0, 4080).astype(int)
+        for tile in range(tiles):
+            top, left = tile // columns * side, tile % columns * side
+            here = np.s_[:, top : top + side, left : left + side]
+            pixels[here] = exact(network, stacks[tile], shown[here], decoder.present, bool(data[21]))
     if data[21]:
         return (np.tensordot((19595, 38470, 7471), pixels.astype(int), 1) + 32768 >> 16).astype(
             np.uint8

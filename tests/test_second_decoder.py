@@ -33,3 +33,15 @@ def test_another_decoder_finds_the_same_pixels_across_tiles(photo, monkeypatch):
     assert container.read(data).header.tile_count == 9
     other = second_decoder.decode(data, modelfile.locate().read_bytes())
     assert (other == np.asarray(hvcodec.decode(data))).all()
+
+
+@pytest.mark.parametrize(
+    "mode,weights,side",
+    [("RGB", None, 0), ("L", None, 0), ("RGB", "progressive", 0), ("RGB", None, 64)],
+)
+def test_another_decoder_finds_the_exact_pixels(photo, monkeypatch, mode, weights, side):
+    monkeypatch.setattr(container, "tile_size", lambda width, height: side)
+    picture = photo.crop((60, 40, 131, 99)).convert(mode)
+    data = hvcodec.encode(picture, rate_weights=weights, lossless=True)
+    other = second_decoder.decode(data, modelfile.locate().read_bytes())
+    assert (other == np.asarray(picture)).all()

@@ -28,7 +28,8 @@ def test_pixels_are_those_of_the_whole_picture(side):
     network = engine.load(modelfile.locate())
     rng = np.random.default_rng(0)
     steps = [130] * 7
-    features = rng.normal(0, 30, (32, 48, 192 + 96)).astype(np.float32)
+    trunk = network.network.closing_head.matrix.shape[0]
+    features = rng.normal(0, 30, (32, 48, 192 + trunk)).astype(np.float32)
     whole = network.synthesise(features, steps)
     header = Header(384, 256, network.id, steps, side)
     places = tiles.tiles(header)

@@ -118,12 +118,13 @@ def test_wrong_training_arguments(tmp_path, photo, words):
 
 def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, photo, monkeypatch):
     from hvcodec import train
+    from hvcodec import trainer as training
     from hvcodec.model import Config
 
     (tmp_path / "pictures").mkdir()
     photo.save(tmp_path / "pictures" / "photo.png")
     data.pack(tmp_path / "pictures", tmp_path / "pictures.bin")
-    trainer = train.Trainer(tmp_path, train.Recipe(), Config.from_dict(json.loads(TINY)), "cpu")
+    trainer = train.PhotoTrainer(tmp_path, training.Recipe(), Config.from_dict(json.loads(TINY)))
     trainer.start(None)
     norms = iter([1.0] * 4 + [4.0] * 4 + [30.0] * 4)
 

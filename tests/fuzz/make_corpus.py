@@ -47,10 +47,10 @@ def with_metadata(image: Image.Image) -> Image.Image:
     return image
 
 
-def tiled(image: Image.Image, quality: float) -> bytes:
+def tiled(image: Image.Image, quality: float, lossless: bool = False) -> bytes:
     """A file of the smallest tiles that a header can name; else only large pictures have tiles."""
     with mock.patch.object(container, "tile_size", lambda width, height: container.TILE_UNIT):
-        return hvcodec.encode(image, quality)
+        return hvcodec.encode(image, quality, lossless=lossless)
 
 
 def files() -> Iterator[tuple[str, bytes]]:
@@ -77,6 +77,10 @@ def files() -> Iterator[tuple[str, bytes]]:
     yield "cut", hvcodec.cut(encode(picture(64, 64), 60), layers=4)
     yield "coarsest", hvcodec.cut(encode(picture(64, 64), 60), layers=1)
     yield "tiles", tiled(picture(96, 80), 50)
+    yield "lossless", encode(picture(33, 21), lossless=True)
+    yield "lossless-grey", encode(with_alpha(picture(20, 30).convert("L")), lossless=True)
+    yield "lossless-progressive", encode(picture(16, 16), 50, "progressive", lossless=True)
+    yield "lossless-tiles", tiled(picture(70, 20), 50, lossless=True)
     yield "tiles-cut", hvcodec.cut(tiled(picture(70, 100), 50), layers=5)
 
 

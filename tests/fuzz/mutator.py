@@ -12,7 +12,7 @@ from binascii import crc_hqx
 from collections.abc import Callable, Sequence
 
 from hvcodec import HvcError, container
-from hvcodec.container import CHECK, FIXED, LENGTH, METADATA, TILE_UNIT, Chunk, Header
+from hvcodec.container import CHECK, FIXED, LENGTH, LOSSLESS, METADATA, TILE_UNIT, Chunk, Header
 
 LARGEST = 1 << 13  # bytes of a file; insertions and splices are cut there
 
@@ -189,12 +189,14 @@ def other_steps(rng: random.Random, header: Header, words: list[bytes]) -> None:
 
 @of_parts
 def other_layers(rng: random.Random, header: Header, words: list[bytes]) -> None:
-    """More or fewer layers, the new ones of refinement, with noise or nothing in them."""
-    count = rng.choice(LAYER_COUNTS)
-    tiles = header.tile_count
-    del header.steps[count:], header.lengths[count * tiles :], words[count * tiles :]
-    while len(header.steps) < count:
-        header.steps.append(2)
+    """More or fewer layers, the new ones of refinement, with noise or nothing in them; the last one
+    lossless, or not any more."""
+    count, tiles = rng.choice(LAYER_COUNTS), header.tile_count
+    header.lossless = count < max(LAYER_COUNTS) and header.lossless ^ (rng.random() < 0.2)
+    total = (count + header.lossless) * tiles
+    del header.steps[count:], header.lengths[total:], words[total:]
+    header.steps += [2] * (count - len(header.steps))
+    while len(header.lengths) < total:
         if len(words) == len(header.lengths):
             words += [some_bytes(rng, 4 * rng.choice((0, 1, 10))) for _ in range(tiles)]
         header.lengths += [CHECK.size] * tiles
@@ -284,7 +286,7 @@ def repair(data: bytes) -> bytes:
         return data
     _, _, _, flags, layers, _, sides, tile, _, _ = FIXED.unpack_from(data)
     width, height = int.from_bytes(sides[:3], "little"), int.from_bytes(sides[3:], "little")
-    end, lengths = FIXED.size + layers, []
+    end, lengths = FIXED.size + layers - bool(flags & LOSSLESS), []
     for _ in range(layers * Header(width, height, "", [], tile * TILE_UNIT).tile_count):
         count = place = 0
         while (byte := data[end] if end < len(data) else 0) >= 0x80:
