@@ -5,7 +5,7 @@
     python benchmarks/hit.py --train cifar10 cifar10-amortised lossless
     python benchmarks/hit.py --disk                   # rates of some of these models in bytes
     python benchmarks/hit.py --check [--json]         # A1 to A6, T1 to T10
-    python benchmarks/hit.py --report OUT             # pictures and a page
+    python benchmarks/hit.py --report OUT             # PNG files and a page
 
 Cells run two at a time, in processes of one thread; `--engine dask` or `ray` spreads them over machines
 that share the folder. Options say where the data and the results are.
@@ -22,46 +22,49 @@ from hvcodec.hit import data, disk, exact, grid, models, report, trends
 from hvcodec.hit.checks import Check
 from hvcodec.hit.train import Cell
 
-MNIST = {"data": "mnist", "preset": "mnist"}
-CIFAR = {"data": "cifar10", "preset": "colour"}
-ONE = (1.0, 1.0)
+MNIST = Cell()
+CIFAR = Cell(data="cifar10", preset="colour")
+THREE = (1.0, 1.0, 1.0)
 LOSSLESS = Cell(data="cifar10-lossless", preset="colour-learned")
 ON_DISK = [
-    Cell(**MNIST),
-    Cell(**MNIST, beta=(0.316, 1.0)),
-    Cell(**MNIST, family="ladder"),
-    Cell(**MNIST, beta=(1.0, 1.0, 1.0)),
+    MNIST,
+    replace(MNIST, beta=(0.316, 1.0)),
+    replace(MNIST, family="ladder"),
+    replace(MNIST, beta=THREE),
     LOSSLESS,
 ]
 
 
 def seeds(folder: Path) -> list[Cell]:
-    """Two more seeds of nine cells: the diagonal, the corners off it, and the two others whose z_2 served
-    classification best on validation pictures."""
+    """Two more seeds of nine cells: the diagonal, the corners off it, and the two others whose z_2
+    served classification best on validation pictures."""
     found = [r for r in grid.results(folder) if trends.in_grid(r, "mnist") and r["cell"]["seed"] == 1]
     best = sorted(found, key=lambda r: -trends.accuracy(r, 0))
     corners = [(grid.BETAS[0], grid.BETAS[-1]), (grid.BETAS[-1], grid.BETAS[0])]
     chosen = [(b, b) for b in grid.BETAS] + corners
     chosen += [r["beta"] for r in best if r["beta"] not in chosen][:2]
-    return [Cell(**MNIST, beta=beta, seed=seed) for seed in (2, 3) for beta in chosen]
+    return [replace(MNIST, beta=beta, seed=seed) for seed in (2, 3) for beta in chosen]
 
 
 def group(name: str, folder: Path) -> list[Cell]:
     """Cells of a group, by its name."""
     if name in ("mnist", "cifar10"):
-        return grid.grid(**(MNIST if name == "mnist" else CIFAR))
+        return grid.grid(MNIST if name == "mnist" else CIFAR)
     if name == "mnist-seeds":
         return seeds(folder)
     if name.endswith("-amortised"):
         kind = MNIST if name.startswith("mnist") else CIFAR
-        return [Cell(**kind, beta=ONE, amortised=True, steps=20000)]
+        return [replace(kind, amortised=True, steps=20000)]
     if name == "mnist-families":
-        weights = [ONE, (0.316, 3.16), (3.16, 0.316)]
-        two = [Cell(**MNIST, family=f, beta=b) for f in ("ladder", "general") for b in weights]
-        three = [Cell(**MNIST, family=f, beta=(1.0, 1.0, 1.0)) for f in ("free", "ladder", "general")]
-        return [*two, *three, Cell(**MNIST, family="bottom-up")]
+        weights = [(1.0, 1.0), (0.316, 3.16), (3.16, 0.316)]
+        two = [replace(MNIST, family=f, beta=b) for f in ("ladder", "general") for b in weights]
+        three = [replace(MNIST, family=f, beta=THREE) for f in ("free", "ladder", "general")]
+        return [*two, *three, replace(MNIST, family="bottom-up")]
     if name == "mnist-cuts":
-        return [Cell(**MNIST, sent=(0.5, 0.5)), Cell(**MNIST, beta=(1.0, 1.0, 1.0), sent=(0.3, 0.3, 0.4))]
+        return [
+            replace(MNIST, sent=(0.5, 0.5)),
+            replace(MNIST, beta=THREE, sent=(0.3, 0.3, 0.4)),
+        ]
     return [LOSSLESS, replace(LOSSLESS, family="ladder")]
 
 
@@ -103,7 +106,8 @@ def table(checks: list[Check]) -> str:
         return "" if x is None else f"{x:.4g}"
 
     rows = [
-        f"| {c.id} | {words[c.passed]} | {number(c.value)} | {number(c.bound)} | {c.note} |" for c in checks
+        f"| {c.id} | {words[c.passed]} | {number(c.value)} | {number(c.bound)} | {c.note} |"
+        for c in checks
     ]
     return "\n".join(["| | | value | bound | |", "| --- " * 5 + "|", *rows])
 
@@ -117,7 +121,9 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--json", action="store_true", help="the checks as JSON")
     parser.add_argument("--report", type=Path)
-    parser.add_argument("--data", choices=("mnist", "cifar10"), default="mnist", help="whose trends to check")
+    parser.add_argument(
+        "--data", choices=("mnist", "cifar10"), default="mnist", help="whose trends to check"
+    )
     parser.add_argument("--pictures", type=Path, default=Path("../shared/data/small"))
     parser.add_argument("--folder", type=Path, default=Path("runs/hit"))
     parser.add_argument("--workers", type=int, default=2)
@@ -129,15 +135,25 @@ def main() -> None:
         for name in arguments.train:
             cells = group(name, folder)
             grid.run(
-                cells, arguments.pictures, folder, arguments.workers, arguments.engine, arguments.address
+                cells,
+                arguments.pictures,
+                folder,
+                arguments.workers,
+                arguments.engine,
+                arguments.address,
             )
         if arguments.disk:
             on_disk(arguments.pictures, folder)
+        if arguments.check or arguments.report:
+            results = grid.results(folder)
+            checks = exact.checks() + trends.checks(results, arguments.data)
         if arguments.check:
-            checks = exact.checks() + trends.checks(grid.results(folder), arguments.data)
-            print(json.dumps([asdict(c) for c in checks], indent=1) if arguments.json else table(checks))
+            print(
+                json.dumps([asdict(c) for c in checks], indent=1) if arguments.json else table(checks)
+            )
         if arguments.report:
-            report.write(grid.results(folder), arguments.report)
+            coded = [json.loads(path.read_text()) for path in sorted((folder / "disk").glob("*.json"))]
+            report.write(results, checks, coded, arguments.data, arguments.report)
     except HvcError as error:
         sys.exit(str(error))
 

@@ -25,7 +25,7 @@ class Classifier(nn.Sequential):
         for a, b in zip(maps, maps[1:]):
             self.extend([nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()])
         self.extend([nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(16 * width, 10)])
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.no_grad()
     def probabilities(self, x: Tensor) -> Array:

@@ -1,7 +1,7 @@
 """Small pictures with labels: binarised MNIST and CIFAR-10.
 
-Files are those that `../shared/data/README.md` describes. CIFAR-10 comes as a JPEG copy ("cifar10") of all
-its pictures, whose numbers cannot be compared with published ones, and as 4000 true pictures
+Files are those that `../shared/data/README.md` describes. CIFAR-10 comes as a JPEG copy ("cifar10") of
+all its pictures, whose numbers cannot be compared with published ones, and as 4000 true pictures
 ("cifar10-lossless").
 """
 
@@ -71,7 +71,9 @@ def _mnist(folder: Path) -> tuple[Split, Split]:
 
 def _cifar(folder: Path) -> tuple[Split, Split]:
     file = dict(np.load(folder / "cifar10_jpeg_q75.npz"))
-    train, test = (Split(_jpeg(file, p), file[f"y_{p}"].astype(np.int64), 255) for p in ("train", "test"))
+    train, test = (
+        Split(_jpeg(file, p), file[f"y_{p}"].astype(np.int64), 255) for p in ("train", "test")
+    )
     return train, test
 
 

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,9 @@ BETAS = (0.1, 0.316, 1.0, 3.16, 10.0)
 ENGINES = ("loky", "dask", "ray")
 
 
-def grid(layers: int = 2, betas: tuple[float, ...] = BETAS, **fields: Any) -> list[Cell]:
-    """Cells for all combinations of rate weights; other fields as in `Cell`."""
-    return [Cell(beta=beta, **fields) for beta in product(betas, repeat=layers)]
+def grid(base: Cell, betas: tuple[float, ...] = BETAS) -> list[Cell]:
+    """The same cell for all combinations of rate weights."""
+    return [replace(base, beta=beta) for beta in product(betas, repeat=len(base.beta))]
 
 
 def _engine(name: str, workers: int, address: str | None) -> AbstractContextManager[Any]:

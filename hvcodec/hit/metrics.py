@@ -37,7 +37,9 @@ def mean(q: Gaussian) -> Tensor:
     return q.mean
 
 
-def _batches(data: Split, model: Hierarchy, beta: Beta | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _batches(
+    data: Split, model: Hierarchy, beta: Beta | None
+) -> Iterator[tuple[Tensor, Tensor | None]]:
     for first in range(0, len(data.x), BATCH):
         x = data.batch(slice(first, first + BATCH))
         yield x, setting(beta, len(x)) if model.amortised else None
@@ -94,8 +96,11 @@ def accuracies(fit: Split, features: Array, held: list[tuple[Split, Array]]) -> 
 
 
 @torch.no_grad()
-def reconstructions(model: Hierarchy, data: Split, judge: Classifier, beta: Beta | None = None) -> dict[str, Any]:
-    """PSNR in dB, from means as in the paper and from samples; and what the classifier sees in samples."""
+def reconstructions(
+    model: Hierarchy, data: Split, judge: Classifier, beta: Beta | None = None
+) -> dict[str, Any]:
+    """PSNR in dB, from means as in the paper and from samples; and what the classifier sees in
+    samples."""
     errors = np.zeros(2)
     told = []
     for x, given in _batches(data, model, beta):
@@ -125,7 +130,8 @@ def cuts(model: Hierarchy, data: Split, beta: Beta | None = None) -> list[dict[s
             error = (model.values(picture) - x).square().double().sum()
             totals[kept] += float(model.distortion(picture, x).double().sum()), float(error)
     return [
-        {"distortion": d / len(data.x), "psnr": float(-10 * np.log10(e / data.x.size))} for d, e in totals
+        {"distortion": d / len(data.x), "psnr": float(-10 * np.log10(e / data.x.size))}
+        for d, e in totals
     ]
 
 
@@ -181,6 +187,8 @@ def score(model: Hierarchy, data: Data, judge: Classifier, beta: Beta | None = N
         "data": {
             "test": len(data.test.x),
             "label_entropy": theory.label_entropy(data.test.labels),
-            "judge": float((judge.probabilities(data.test.batch(slice(None))).argmax(1) == data.test.labels).mean()),
+            "judge": float(
+                (judge.probabilities(data.test.batch(slice(None))).argmax(1) == data.test.labels).mean()
+            ),
         },
     }

@@ -3,17 +3,19 @@
     p(x, z) = p(z_L) prod_l p(z_l | z_>l) p(x | z),    q(z | x) = q(z_L | x) prod_l q(z_l | z_>l, x)
 
 All conditionals are diagonal Gaussians, p(z_L) is standard. Sizes of networks follow the paper's
-official code (github.com/timxzz/HIT): strided 4x4 convolutions, one hidden layer in priors, ReLU, scales
-by softplus; here a scale has a floor. Three families differ in how q sees x and what is above it:
+official code (github.com/timxzz/HIT): strided 4x4 convolutions, one hidden layer in priors, ReLU,
+scales by softplus; here a scale has a floor. Three families differ in how q sees x and what is above
+it:
 
 - `Free`: every layer has a network of its own ("HVAE" there);
-- `Ladder`: features of x are shared, and q(z_l | z_>l, x) is the product of a Gaussian from these with the
-  prior ("LVAE"; Sonderby et al., NeurIPS 2016);
-- `General`: features are shared, q sees them beside all of z_>l, and the picture is made from all layers.
+- `Ladder`: features of x are shared, and q(z_l | z_>l, x) is the product of a Gaussian from these with
+  the prior ("LVAE"; Sonderby et al., NeurIPS 2016);
+- `General`: features are shared, q sees them beside all of z_>l, and the picture is made from all
+  layers.
 
-With two layers z_2 is a vector and z_1 a map of 4x4; a third layer on top is a shorter vector. A model may
-have the rate weights as an input (`amortised`): then ln beta scales and shifts the channels of every
-hidden layer (FiLM, Perez et al., AAAI 2018), and one network serves all weights.
+With two layers z_2 is a vector and z_1 a map of 4x4; a third layer on top is a shorter vector. A model
+may have the rate weights as an input (`amortised`): then ln beta scales and shifts the channels of
+every hidden layer (FiLM, Perez et al., AAAI 2018), and one network serves all weights.
 """
 
 import json
@@ -61,6 +63,9 @@ class Gaussian(NamedTuple):
         return Gaussian((own * self.mean + its * other.mean) / (own + its), (own + its) ** -0.5)
 
 
+Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
+
+
 @dataclass(frozen=True)
 class Preset:
     """Sizes for one kind of picture.
@@ -103,11 +108,11 @@ TINY = Preset(1, 28, 4, (3,), 8)
 class Net(nn.Module):
     """Layers with a ReLU after each, whose channels a setting may scale and shift."""
 
-    def __init__(self, amortised: bool, *layers: nn.Module) -> None:
+    def __init__(self, amortised: bool, *layers: Layer) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         widths = [x.out_features if isinstance(x, nn.Linear) else x.out_channels for x in layers]
-        self.films = nn.ModuleList(nn.Linear(SETTING, 2 * int(w)) for w in widths if amortised)
+        self.films = nn.ModuleList(nn.Linear(SETTING, 2 * w) for w in widths if amortised)
 
     def forward(self, x: Tensor, setting: Tensor | None) -> Tensor:
         for index, layer in enumerate(self.layers):
@@ -149,16 +154,19 @@ class Hierarchy(nn.Module):
         c = preset.channels
         self.sizes = (*preset.vectors, c * MAP * MAP)
         # From 4x4 to a quarter of the picture's side, which is 7x7 or 8x8.
-        self._middle = {"stride": 1} if preset.side == 28 else {"stride": 2, "padding": 1}
+        self._middle = (1, 0) if preset.side == 28 else (2, 1)  # stride and padding
         if amortised:
             self.embed = nn.Sequential(
                 nn.Linear(len(self.sizes), SETTING), nn.SiLU(), nn.Linear(SETTING, SETTING), nn.SiLU()
             )
         self.prior_hidden = nn.ModuleList(
-            self._net(nn.Linear(self._above(layer), preset.hidden)) for layer in range(1, len(self.sizes))
+            self._net(nn.Linear(self._above(layer), preset.hidden))
+            for layer in range(1, len(self.sizes))
         )
         self.prior_heads = nn.ModuleList(Head(preset.hidden, size) for size in self.sizes[1:])
-        self.synthesis = self._net(nn.ConvTranspose2d(c, c, 4, **self._middle), nn.ConvTranspose2d(c, c, 4, 2, 1))
+        self.synthesis = self._net(
+            nn.ConvTranspose2d(c, c, 4, *self._middle), nn.ConvTranspose2d(c, c, 4, 2, 1)
+        )
         self.last = nn.ConvTranspose2d(c, preset.planes, 4, 2, 1)
         log_sigma = torch.tensor(preset.sigma or 1.0).log()
         if preset.learn_sigma:
@@ -166,7 +174,7 @@ class Hierarchy(nn.Module):
         else:
             self.register_buffer("log_sigma", log_sigma)
         self._build()
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _build(self) -> None:
         """Make what q needs."""
@@ -181,7 +189,9 @@ class Hierarchy(nn.Module):
         """What the posteriors see of pictures B x planes x side x side: features for each layer."""
         raise NotImplementedError
 
-    def posterior(self, above: Sequence[Tensor], seen: list[Tensor], setting: Tensor | None = None) -> Gaussian:
+    def posterior(
+        self, above: Sequence[Tensor], seen: list[Tensor], setting: Tensor | None = None
+    ) -> Gaussian:
         """q(z_l | z_>l, x) of the layer below `above`, given what `observe` returned."""
         raise NotImplementedError
 
@@ -191,7 +201,9 @@ class Hierarchy(nn.Module):
             zeros = self.log_sigma.new_zeros(count, self.sizes[0])
             return Gaussian(zeros, zeros + 1)
         layer = len(above) - 1
-        return self.prior_heads[layer](self.prior_hidden[layer](torch.cat(above, 1), self._embed(setting)))
+        return self.prior_heads[layer](
+            self.prior_hidden[layer](torch.cat([*above], 1), self._embed(setting))
+        )
 
     def picture(self, latents: Sequence[Tensor], setting: Tensor | None = None) -> Tensor:
         """Parameters of p(x | z): logits of a Bernoulli, or means; B x planes x side x side."""
@@ -214,7 +226,7 @@ class Hierarchy(nn.Module):
     def _above(self, layer: int) -> int:
         return sum(self.sizes[:layer])
 
-    def _net(self, *layers: nn.Module) -> Net:
+    def _net(self, *layers: Layer) -> Net:
         return Net(self.amortised, *layers)
 
     def _embed(self, setting: Tensor | None) -> Tensor | None:
@@ -228,7 +240,7 @@ class Hierarchy(nn.Module):
     def _reduce(self, width: int = 1) -> Net:
         """Maps of `width` times the channels -> maps of 4x4."""
         c = self.preset.channels
-        return self._net(nn.Conv2d(width * c, c, 4, **self._middle))
+        return self._net(nn.Conv2d(width * c, c, 4, *self._middle))
 
 
 class Free(Hierarchy):
@@ -242,7 +254,7 @@ class Free(Hierarchy):
             self._net(nn.Linear(self._above(layer), flat)) for layer in range(1, self.layers)
         )
         self.merges = nn.ModuleList(self._net(nn.Linear(2 * flat, flat)) for _ in self.sizes[1:-1])
-        self.expand = self._net(nn.ConvTranspose2d(c, c, 4, **self._middle))
+        self.expand = self._net(nn.ConvTranspose2d(c, c, 4, *self._middle))
         self.heads = nn.ModuleList(
             [*(Head(flat, size) for size in self.sizes[:-1]), Head(c, c, flat=False)]
         )
@@ -253,11 +265,13 @@ class Free(Hierarchy):
         vectors = [reduce(m, embedded).flatten(1) for reduce, m in zip(self.reductions[:-1], maps)]
         return [*vectors, maps[-1]]
 
-    def posterior(self, above: Sequence[Tensor], seen: list[Tensor], setting: Tensor | None = None) -> Gaussian:
+    def posterior(
+        self, above: Sequence[Tensor], seen: list[Tensor], setting: Tensor | None = None
+    ) -> Gaussian:
         layer, embedded = len(above), self._embed(setting)
         hidden = seen[layer]
         if above:
-            down = self.vectors[layer - 1](torch.cat(above, 1), embedded)
+            down = self.vectors[layer - 1](torch.cat([*above], 1), embedded)
             if layer < self.layers - 1:
                 hidden = self.merges[layer - 1](torch.cat([hidden, down], 1), embedded)
             else:
@@ -291,7 +305,9 @@ class Shared(Hierarchy):
 class Ladder(Shared):
     """q(z_l | z_>l, x) is what x says times the prior."""
 
-    def posterior(self, above: Sequence[Tensor], seen: list[Tensor], setting: Tensor | None = None) -> Gaussian:
+    def posterior(
+        self, above: Sequence[Tensor], seen: list[Tensor], setting: Tensor | None = None
+    ) -> Gaussian:
         found: Gaussian = self.heads[len(above)](seen[len(above)])
         return found.times(self.prior(above, len(seen[0]), setting)) if above else found
 
@@ -307,16 +323,20 @@ class General(Shared):
         )
         self.skip = nn.Linear(self._above(self.layers - 1), flat)
 
-    def posterior(self, above: Sequence[Tensor], seen: list[Tensor], setting: Tensor | None = None) -> Gaussian:
+    def posterior(
+        self, above: Sequence[Tensor], seen: list[Tensor], setting: Tensor | None = None
+    ) -> Gaussian:
         layer = len(above)
         hidden = seen[layer]
         if above:
-            merged = self.merges[layer - 1](torch.cat([hidden.flatten(1), *above], 1), self._embed(setting))
+            merged = self.merges[layer - 1](
+                torch.cat([hidden.flatten(1), *above], 1), self._embed(setting)
+            )
             hidden = merged.view(hidden.shape)
         return self.heads[layer](hidden)
 
     def _map(self, latents: Sequence[Tensor], setting: Tensor | None) -> Tensor:
-        return latents[-1] + self.skip(torch.cat(latents[:-1], 1))
+        return latents[-1] + self.skip(torch.cat([*latents[:-1]], 1))
 
 
 class BottomUp(Hierarchy):
@@ -336,7 +356,9 @@ class BottomUp(Hierarchy):
         embedded = self._embed(setting)
         return [self.reduction(self.analysis(x, embedded), embedded)]
 
-    def posterior(self, above: Sequence[Tensor], seen: list[Tensor], setting: Tensor | None = None) -> Gaussian:
+    def posterior(
+        self, above: Sequence[Tensor], seen: list[Tensor], setting: Tensor | None = None
+    ) -> Gaussian:
         return self.head(seen[0])
 
     def coarse(self, fine: Tensor, setting: Tensor | None = None) -> Gaussian:

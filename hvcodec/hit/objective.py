@@ -1,8 +1,8 @@
 """The paper's objective: distortion and one rate per layer, D + sum_l beta_l R_l.
 
 D = E[-ln p(x | z)] and R_l = E KL[q(z_l | z_>l, x) || p(z_l | z_>l)], coarse first, in nats per picture
-(Xiao & Bamler 2023). Divergences are analytic, given one sample of what is above. With all beta at 1 this
-is the negative ELBO, with equal beta the objective of a beta-VAE (Higgins et al., ICLR 2017).
+(Xiao & Bamler 2023). Divergences are analytic, given one sample of what is above. With all beta at 1
+this is the negative ELBO, with equal beta the objective of a beta-VAE (Higgins et al., ICLR 2017).
 """
 
 from collections.abc import Callable
@@ -41,7 +41,9 @@ class Losses(NamedTuple):
         return self.distortion + (beta * self.rates).sum(1)
 
 
-def infer(model: Hierarchy, x: Tensor, setting: Tensor | None = None, draw: Draw = Gaussian.sample) -> list[Step]:
+def infer(
+    model: Hierarchy, x: Tensor, setting: Tensor | None = None, draw: Draw = Gaussian.sample
+) -> list[Step]:
     """Latents of pictures from the top down; `draw` picks each from its posterior."""
     seen = model.observe(x, setting)
     steps: list[Step] = []
@@ -52,8 +54,11 @@ def infer(model: Hierarchy, x: Tensor, setting: Tensor | None = None, draw: Draw
     return steps
 
 
-def complete(model: Hierarchy, above: list[Tensor], count: int, setting: Tensor | None = None) -> list[Tensor]:
-    """All latents, those that are missing at the mean of their prior: what a cut file is decoded from."""
+def complete(
+    model: Hierarchy, above: list[Tensor], count: int, setting: Tensor | None = None
+) -> list[Tensor]:
+    """All latents, those that are missing at the mean of their prior: what a cut file is decoded
+    from."""
     latents = list(above)
     while len(latents) < model.layers:
         latents.append(model.prior(latents, count, setting).mean)
@@ -61,7 +66,11 @@ def complete(model: Hierarchy, above: list[Tensor], count: int, setting: Tensor 
 
 
 def losses(
-    model: Hierarchy, x: Tensor, setting: Tensor | None = None, layers: int | None = None, draw: Draw = Gaussian.sample
+    model: Hierarchy,
+    x: Tensor,
+    setting: Tensor | None = None,
+    layers: int | None = None,
+    draw: Draw = Gaussian.sample,
 ) -> Losses:
     """Distortion and rates of a batch.
 
@@ -85,7 +94,8 @@ def losses(
 
 
 def _bottom_up(model: BottomUp, x: Tensor, setting: Tensor | None, draw: Draw) -> Losses:
-    """The only split there is: KL[q(z_2 | z_1) || p(z_2)] and a sample of ln q(z_1 | x) - ln p(z_1 | z_2).
+    """The only split there is: KL[q(z_2 | z_1) || p(z_2)] and a sample of ln q(z_1 | x) - ln p(z_1 |
+    z_2).
 
     The second is no divergence and may be negative: I_q(z_1; z_2 | x) is charged to the wrong layer.
     """

@@ -1,4 +1,5 @@
-"""What rates allow: bounds on classification, reconstruction and generation; and estimates of information.
+"""What rates allow: bounds on classification, reconstruction and generation; and estimates of
+information.
 
 All information is in nats. H is the entropy of the data, h(y) that of the labels; r_l is the rate of
 layer l and R their sum. Sources: Xiao & Bamler (ICLR 2023) for the use of rates per layer, Fano's
@@ -42,7 +43,11 @@ def information_needed(accuracy: float, classes: int, labels: float) -> float:
     Raises:
         UsageError: an argument out of range.
     """
-    if classes < 2 or not 1 / classes - 1e-12 <= accuracy <= 1 or not 0 <= labels < math.log(classes) + 1e-9:
+    if (
+        classes < 2
+        or not 1 / classes - 1e-12 <= accuracy <= 1
+        or not 0 <= labels < math.log(classes) + 1e-9
+    ):
         raise UsageError("an accuracy lies in 1/M..1, and the labels' entropy in 0..ln M, with M > 1")
     wrong = 1 - accuracy
     return labels + float(xlogy(accuracy, accuracy) + xlogy(wrong, wrong / (classes - 1)))
@@ -52,8 +57,8 @@ def accuracy_bound(information: float, classes: int, labels: float) -> float:
     """Highest accuracy of any classifier of y that sees z: f^-1(I(y; z)), see `information_needed`.
 
     By the data processing inequality also from rates: I(y; z_L) <= I(x; z_L) <= R(z_L), and from layers
-    l and above I(y; z_>=l) <= sum_k>=l r_k. For z_1 or a reconstruction that is the total rate, never r_1.
-    1 where the information is h(y) or more.
+    l and above I(y; z_>=l) <= sum_k>=l r_k. For z_1 or a reconstruction that is the total rate, never
+    r_1. 1 where the information is h(y) or more.
 
     Args:
         information: in nats, not negative.
@@ -75,8 +80,8 @@ def accuracy_bound(information: float, classes: int, labels: float) -> float:
 def distortion_bound(data_entropy: float, rates: Array) -> float:
     """Least D = E[-log p(x | z)] of any decoder that sees these layers: H - sum r_k.
 
-    With all layers, D >= H - I(x; z) >= H - R. With those down to layer l, decoding a cut file: the rates
-    above the cut bound their information in the same way.
+    With all layers, D >= H - I(x; z) >= H - R. With those down to layer l, decoding a cut file: the
+    rates above the cut bound their information in the same way.
 
     Args:
         rates: r_L .. r_l of the layers that the decoder sees, in nats.
@@ -125,8 +130,8 @@ def inception(probabilities: Array) -> Inception:
 def sharpness_gap_bound(gap: float, classes: int) -> float:
     """How far apart mean H[y | x] of samples and of reconstructions can be.
 
-    |difference| <= ln M TV <= ln M sqrt(gap / 2) with gap = R - I(x; z) <= R + D - H, by Pinsker: samples
-    and reconstructions differ only in the distribution of z. Says nothing beyond 2 nats.
+    |difference| <= ln M TV <= ln M sqrt(gap / 2) with gap = R - I(x; z) <= R + D - H, by Pinsker:
+    samples and reconstructions differ only in the distribution of z. Says nothing beyond 2 nats.
     """
     return math.log(classes) * min(1.0, math.sqrt(max(gap, 0) / 2))
 
@@ -145,7 +150,9 @@ class Information(NamedTuple):
     saturated: bool
 
 
-def information(z: Array, mean: Array, scale: Array, labels: Array, rng: np.random.Generator) -> Information:
+def information(
+    z: Array, mean: Array, scale: Array, labels: Array, rng: np.random.Generator
+) -> Information:
     """I_q(y; z) = E ln(mean over i with y_i = y of q(z | x_i) / mean over all i of q(z | x_i)).
 
     Each z is scored against mixtures that hold its own posterior, so the estimate goes to h(y) whatever

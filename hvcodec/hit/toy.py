@@ -1,8 +1,8 @@
 """A hierarchical model over a handful of states, whose rates and information are exact sums.
 
 Two layers z_2, z_1 and data x, all with few states and random tables. The posterior is either top-down,
-q(z_2 | x) q(z_1 | z_2, x), or bottom-up, q(z_1 | x) q(z_2 | z_1): for the second the rate does not split
-into one divergence per layer (Xiao & Bamler 2023, section on the class of inference models).
+q(z_2 | x) q(z_1 | z_2, x), or bottom-up, q(z_1 | x) q(z_2 | z_1): for the second the rate does not
+split into one divergence per layer (Xiao & Bamler 2023, section on the class of inference models).
 """
 
 from dataclasses import dataclass
@@ -43,8 +43,10 @@ class Toy:
     @property
     def charged(self) -> float:
         """E KL[q(z_2 | z_1) || p(z_2)]: what a bottom-up model has to call the rate of z_2."""
-        return self._entropy("1") - self._entropy("21") - float(
-            (self.joint.sum((0, 2)) * np.log(self.prior.sum(1))).sum()
+        return (
+            self._entropy("1")
+            - self._entropy("21")
+            - float((self.joint.sum((0, 2)) * np.log(self.prior.sum(1))).sum())
         )
 
     @property
@@ -56,7 +58,10 @@ class Toy:
         """I_q(x; a | b) in nats; a and b are of "2", "1" and "21"."""
         both = given + axes
         return (
-            self._entropy("x" + given) + self._entropy(both) - self._entropy("x" + both) - self._entropy(given)
+            self._entropy("x" + given)
+            + self._entropy(both)
+            - self._entropy("x" + both)
+            - self._entropy(given)
         )
 
     @property
@@ -76,7 +81,9 @@ class Toy:
         return float(entropy(self.joint.sum(away).ravel()))
 
 
-def random_toy(rng: np.random.Generator, bottom_up: bool = False, states: tuple[int, int, int] = (6, 3, 4)) -> Toy:
+def random_toy(
+    rng: np.random.Generator, bottom_up: bool = False, states: tuple[int, int, int] = (6, 3, 4)
+) -> Toy:
     """Random tables with (X, A, B) states."""
     x, a, b = states
     data = rng.dirichlet(np.ones(x))

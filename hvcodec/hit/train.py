@@ -32,8 +32,8 @@ class Cell:
     Attributes:
         data, preset, family: names in `data.SETS`, `PRESETS` and `models.FAMILIES`.
         beta: rate weights, coarse first, one per layer (2 or 3): beta_L .. beta_1; above 0.
-        amortised: whether the model takes the weights as an input; each example of a batch then draws its
-            own, log-uniform in `BETA_RANGE`, and `beta` only says how many there are.
+        amortised: whether the model takes the weights as an input; each example of a batch then draws
+            its own, log-uniform in `BETA_RANGE`, and `beta` only says how many there are.
         sent: probability that a picture's stream ends after each layer, coarse first; sums to 1. By
             default all layers are always sent. Otherwise the objective is
             sum_l sent_l (D after layer l + sum_k beta_k r_k over the layers sent).
