@@ -87,7 +87,8 @@ def on_disk(pictures: Path, folder: Path) -> None:
         target = folder / "disk" / f"{cell.name}.json"
         if not path.exists() or target.exists():
             continue
-        found = disk.code(models.load(path), data.load(cell.data, pictures).test, quiet=False)
+        sets = data.load(cell.data, pictures)
+        found = disk.code(models.load(path), sets.test, sets.train, quiet=False)
         target.parent.mkdir(exist_ok=True)
         target.write_text(json.dumps({"cell": asdict(cell), **found}, indent=1))
         off = [100 * (a / b - 1) for a, b in zip(found["rates"], found["divergences"])]

@@ -219,12 +219,12 @@ def test_bad_input_is_refused(tmp_path):
 def test_rates_are_what_is_on_disk(family, pictures):
     held = data.load("mnist", pictures)
     model = train(Cell(preset="tiny", family=family, steps=120, batch=32), held.train)
-    found = disk.code(model, held.test, batch=50)
+    found = disk.code(model, held.test, held.train, batch=50)
     assert found["exact"]
     assert found["bits"] == pytest.approx(found["elbo"], rel=0.02)
     assert found["rates"] == pytest.approx(found["divergences"], rel=0.1, abs=0.3)
     with pytest.raises(hvcodec.UsageError):
-        disk.Adapter(models.make("bottom-up", models.TINY))
+        disk.Adapter(models.make("bottom-up", models.TINY), [])
 
 
 def ideal(beta, gain=(8.0, 30.0)):

@@ -1,5 +1,8 @@
 """Rates made real: pictures coded by bits-back under a trained model, layer by layer in bits.
 
+Latents are coded in units of their own, one for every dimension and fixed for the model, so that the
+grid just reaches over all their values. A divergence does not depend on units.
+
 The bottom of the stack is real bits, which come back and are counted apart. Decoding runs the networks
 again on batches of the same size, on the same machine, with the same number of threads.
 """
@@ -21,44 +24,76 @@ from .metrics import Beta, setting
 from .models import BottomUp, Gaussian, Hierarchy
 from .objective import infer
 
-BATCH = 100
-START = 4000  # words of 32 bits that a chain starts with
+BATCH = 50
+START = 8000  # words of 32 bits that a chain starts with
+LOOKED_AT = 1000  # pictures, to find units
+# How much farther than all that was seen the grid reaches. No more, since now and then the coder pops a
+# latent from anywhere within reach, and a picture that is made from one far out costs more.
+MARGIN = 1.5
+
+
+@torch.no_grad()
+def units(model: Hierarchy, data: Split, beta: Beta | None = None) -> list[Array]:
+    """What latents are whole numbers of, for each layer: float64, d.
+
+    Args:
+        data: pictures that the model was trained on; some of them are looked at.
+    """
+    x = data.batch(slice(LOOKED_AT))
+    torch.manual_seed(0)
+    found = []
+    for step in infer(model, x, setting(beta, len(x))):
+        farthest = (step.z - step.prior.mean).abs().amax(0)
+        found.append((farthest * MARGIN / coding.REACH).double().numpy())
+    return found
 
 
 @dataclass
 class Adapter:
-    """A trained model as `coding.BitsBack` takes it: numpy in and out, pixels as whole numbers.
+    """A trained model as `coding.BitsBack` takes it, with a grid of 1: numpy, pixels as whole numbers.
 
     Attributes:
         model: the model.
+        units: see `units`.
         beta: what an amortised model is told.
     """
 
     model: Hierarchy
+    units: list[Array]
     beta: Beta | None = None
 
     def __post_init__(self) -> None:
+        """Raises UsageError for a model whose rate does not split."""
         if isinstance(self.model, BottomUp):
             raise UsageError("the posteriors of a bottom-up model do not go from the top down")
         self.layers = self.model.layers
 
     @torch.no_grad()
     def prior(self, above: list[Array], count: int) -> coding.Gaussian:
-        return _numpy(self.model.prior(_torch(above), count, setting(self.beta, count)))
+        return self._own(
+            self.model.prior(self._latents(above), count, setting(self.beta, count)), len(above)
+        )
 
     @torch.no_grad()
     def posterior(self, above: list[Array], x: Array) -> coding.Gaussian:
         told = setting(self.beta, len(x))
         pixels = torch.from_numpy(x).float() / (255 if self.model.preset.sigma else 1)
-        return _numpy(self.model.posterior(_torch(above), self.model.observe(pixels, told), told))
+        q = self.model.posterior(self._latents(above), self.model.observe(pixels, told), told)
+        return self._own(q, len(above))
 
     @torch.no_grad()
     def likelihood(self, latents: list[Array]) -> coding.Likelihood:
-        picture = self.model.picture(_torch(latents), setting(self.beta, len(latents[0])))
+        picture = self.model.picture(self._latents(latents), setting(self.beta, len(latents[0])))
         if self.model.preset.sigma is None:
             return coding.Bernoulli(picture.double().sigmoid().numpy())
         means = 255 * picture.double().numpy()
         return coding.Bytes(coding.Gaussian(means, np.full(means.shape, self._sigma)))
+
+    def _own(self, gaussian: Gaussian, layer: int) -> coding.Gaussian:
+        return coding.Gaussian(*(part.double().numpy() / self.units[layer] for part in gaussian))
+
+    def _latents(self, own: list[Array]) -> list[Tensor]:
+        return [torch.from_numpy(z * unit).float() for z, unit in zip(own, self.units)]
 
     @property
     def _sigma(self) -> float:
@@ -88,19 +123,11 @@ def _log_mass(x: Tensor, mean: Tensor, sigma: float) -> Tensor:
     return (upper - lower).clamp(min=2.0**-24).log()
 
 
-def _torch(latents: list[Array]) -> list[Tensor]:
-    return [torch.from_numpy(np.asarray(z, np.float32)) for z in latents]
-
-
-def _numpy(gaussian: Gaussian) -> coding.Gaussian:
-    return coding.Gaussian(*(part.double().numpy() for part in gaussian))
-
-
 def code(
     model: Hierarchy,
     data: Split,
+    train: Split,
     beta: Beta | None = None,
-    grid: float = coding.GRID,
     batch: int = BATCH,
     quiet: bool = True,
 ) -> dict[str, Any]:
@@ -108,7 +135,7 @@ def code(
 
     Args:
         data: pictures; whole batches of them are coded.
-        grid: what latents are multiples of; see `coding.BitsBack`.
+        train: pictures that the model was trained on.
 
     Returns:
         Bits per picture: "rates" and "divergences" (what each layer took, and its KL), "data" and
@@ -116,11 +143,11 @@ def code(
         "elbo". "bytes" of the whole file, "start_bytes" that it was started with, "pictures", "exact":
         whether pictures and first bits came back.
     """
-    adapter = Adapter(model, beta)
+    adapter = Adapter(model, units(model, train, beta), beta)
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     words = rng.integers(1 << 32, size=START, dtype=np.uint32)
-    chain = coding.BitsBack(adapter, words, grid)
+    chain = coding.BitsBack(adapter, words, 1.0)
     count = len(data.x) // batch * batch
     batches = [data.x[k : k + batch] for k in range(0, count, batch)]
     divergences, distortion = np.zeros(model.layers), 0.0
@@ -129,7 +156,7 @@ def code(
         rates, cost = adapter.elbo(x)
         divergences, distortion = divergences + rates, distortion + cost
     content = chain.content
-    reader = coding.BitsBack.open(adapter, content, grid)
+    reader = coding.BitsBack.open(adapter, content, 1.0)
     exact = all((reader.pop(batch) == x).all() for x in tqdm(batches[::-1], disable=quiet, desc="pop"))
     bits = 32 * (len(content) - len(words) - 1)
     return {
@@ -137,11 +164,10 @@ def code(
         "bytes": 4 * len(content),
         "start_bytes": 4 * len(words),
         "bits": bits / count,
-        "elbo": (divergences.sum() + distortion) / count,
+        "elbo": float(divergences.sum() + distortion) / count,
         "rates": (chain.rates / count).tolist(),
         "divergences": (divergences / count).tolist(),
         "data": chain.data_bits / count,
         "distortion": distortion / count,
-        "grid": grid,
         "exact": bool(exact and (reader.start == words).all()),
     }
