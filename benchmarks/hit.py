@@ -23,9 +23,9 @@ from hvcodec.hit.checks import Check
 from hvcodec.hit.train import Cell
 
 MNIST = Cell()
-CIFAR = Cell(data="cifar10", preset="colour")
+CIFAR = Cell(data="cifar10", preset="colour", steps=3000, batch=64)
 THREE = (1.0, 1.0, 1.0)
-LOSSLESS = Cell(data="cifar10-lossless", preset="colour-learned")
+LOSSLESS = Cell(data="cifar10-lossless", preset="colour-learned", steps=2000, batch=64)
 ON_DISK = [
     MNIST,
     replace(MNIST, beta=(0.316, 1.0)),

@@ -1,12 +1,11 @@
 """Many cells: each is trained and scored in a process of its own, and can be resumed.
 
-A cell leaves `<name>.safetensors` and `<name>.json` in the folder; those that are there are not trained
-again. Cells are spread by joblib: over local processes by default, over machines that share the folder
-with Dask or Ray.
+A cell leaves `<name>.safetensors`, its model, and `<name>.json`, its numbers, in the folder; what is
+there is not made again. Cells are spread by joblib: over local processes by default, over machines that
+share the folder with Dask or Ray.
 """
 
 import json
-import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
@@ -91,14 +90,14 @@ def _cell(cell: Cell, pictures: Path, folder: Path) -> str:
     torch.set_num_threads(1)
     with threadpool_limits(1):
         data = sets.load(cell.data, pictures)
-        start = time.perf_counter()
-        try:
-            model = train(cell, data.train)
-        except ArithmeticError as error:
-            return str(error)
-        seconds = time.perf_counter() - start
-        models.save(model, folder / f"{cell.name}.safetensors")
-        found: dict[str, Any] = {"cell": asdict(cell), "seconds": seconds}
+        path = folder / f"{cell.name}.safetensors"
+        if not path.exists():
+            try:
+                models.save(train(cell, data.train), path)
+            except ArithmeticError as error:
+                return str(error)
+        model = models.load(path)
+        found: dict[str, Any] = {"cell": asdict(cell)}
         judge = classifier(cell.data, data, folder)
         if not cell.amortised:
             found |= score(model, data, judge)
@@ -113,7 +112,6 @@ def _cell(cell: Cell, pictures: Path, folder: Path) -> str:
                 }
                 for beta in product(BETAS, repeat=len(cell.beta))
             ]
-    found["all_seconds"] = time.perf_counter() - start
     unfinished = folder / f"{cell.name}.json.part"
     unfinished.write_text(json.dumps(found, indent=1))
     unfinished.replace(folder / f"{cell.name}.json")

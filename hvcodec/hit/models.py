@@ -392,7 +392,9 @@ def save(model: Hierarchy, path: Path) -> None:
     family = next(name for name, kind in FAMILIES.items() if type(model) is kind)
     about = {"family": family, "preset": asdict(model.preset), "amortised": model.amortised}
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, path, {"hit": json.dumps(about)})
+    unfinished = path.with_suffix(".part")
+    save_file(tensors, unfinished, {"hit": json.dumps(about)})
+    unfinished.replace(path)
 
 
 def load(path: Path) -> Hierarchy:

@@ -77,7 +77,10 @@ class Cell:
 
 
 def train(cell: Cell, data: Split, quiet: bool = True) -> Hierarchy:
-    """Minimise the cell's objective by Adam; deterministic on one machine and number of threads.
+    """Minimise the cell's objective by Adam, on a GPU if there is one; the model is on the CPU in the
+    end.
+
+    Deterministic on one processor and number of threads.
 
     Args:
         data: pictures to train on.
@@ -88,20 +91,22 @@ def train(cell: Cell, data: Split, quiet: bool = True) -> Hierarchy:
     """
     torch.manual_seed(cell.seed)
     rng = np.random.default_rng(cell.seed)
-    model = cell.model()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = cell.model().to(device)
     optimiser = torch.optim.Adam(model.parameters(), cell.rate, fused=True)
-    beta = torch.tensor(cell.beta)
+    beta = torch.tensor(cell.beta, device=device)
     low, high = np.log(BETA_RANGE)
     order = np.empty(0, np.int64)
     for step in tqdm(range(cell.steps), disable=quiet, desc=cell.name):
         if len(order) < cell.batch:
             order = np.concatenate([order, rng.permutation(len(data.x))])
-        x, order = data.batch(order[: cell.batch]), order[cell.batch :]
+        x, order = data.batch(order[: cell.batch]).to(device), order[cell.batch :]
         for group in optimiser.param_groups:
             group["lr"] = cell.rate * min(1.0, (1 - step / cell.steps) / DECAY)
         weights, setting = beta, None
         if cell.amortised:
-            setting = torch.from_numpy(rng.uniform(low, high, (len(x), len(beta)))).float()
+            drawn = rng.uniform(low, high, (len(x), len(beta)))
+            setting = torch.from_numpy(drawn).float().to(device)
             weights = setting.exp()
         if cell.family == "ladder":
             weights = weights * min(1.0, (step + 1) / (WARM_UP * cell.steps))
@@ -113,4 +118,4 @@ def train(cell: Cell, data: Split, quiet: bool = True) -> Hierarchy:
         optimiser.step()
         if not math.isfinite(loss.item()):
             raise ArithmeticError(f"{cell.name} diverged at step {step}")
-    return model.eval()
+    return model.cpu().eval()
