@@ -22,8 +22,7 @@ from hvcodec.hit import data, disk, exact, grid, models, report, trends
 from hvcodec.hit.checks import Check
 from hvcodec.hit.train import Cell
 
-MNIST = Cell()
-CIFAR = Cell(data="cifar10", preset="colour", steps=3000, batch=64)
+MNIST = grid.GRIDS["mnist"]
 THREE = (1.0, 1.0, 1.0)
 LOSSLESS = Cell(data="cifar10-lossless", preset="colour-learned", steps=2000, batch=64)
 ON_DISK = [
@@ -48,13 +47,13 @@ def seeds(folder: Path) -> list[Cell]:
 
 def group(name: str, folder: Path) -> list[Cell]:
     """Cells of a group, by its name."""
-    if name in ("mnist", "cifar10"):
-        return grid.grid(MNIST if name == "mnist" else CIFAR)
+    if name in grid.GRIDS:
+        return grid.grid(grid.GRIDS[name])
     if name == "mnist-seeds":
         return seeds(folder)
     if name.endswith("-amortised"):
-        kind = MNIST if name.startswith("mnist") else CIFAR
-        return [replace(kind, amortised=True, steps=20000)]
+        base = grid.GRIDS[name.removesuffix("-amortised")]
+        return [replace(base, amortised=True, steps=4 * base.steps)]
     if name == "mnist-families":
         weights = [(1.0, 1.0), (0.316, 3.16), (3.16, 0.316)]
         two = [replace(MNIST, family=f, beta=b) for f in ("ladder", "general") for b in weights]
@@ -122,9 +121,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--json", action="store_true", help="the checks as JSON")
     parser.add_argument("--report", type=Path)
-    parser.add_argument(
-        "--data", choices=("mnist", "cifar10"), default="mnist", help="whose trends to check"
-    )
+    parser.add_argument("--data", choices=grid.GRIDS, default="mnist", help="whose trends to check")
     parser.add_argument("--pictures", type=Path, default=Path("../shared/data/small"))
     parser.add_argument("--folder", type=Path, default=Path("runs/hit"))
     parser.add_argument("--workers", type=int, default=2)

@@ -26,6 +26,10 @@ from .metrics import rates, reconstructions, score
 from .train import Cell, train
 
 BETAS = (0.1, 0.316, 1.0, 3.16, 10.0)
+GRIDS = {
+    "mnist": Cell(),
+    "cifar10": Cell(data="cifar10", preset="colour", steps=3000, batch=64),
+}
 ENGINES = ("loky", "dask", "ray")
 
 
