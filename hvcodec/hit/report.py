@@ -26,16 +26,18 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 RED, PURPLE = "tab:red", "tab:purple"
+TOTAL = "total R, nats"
 
 
 def _measures(grid: Grid) -> dict[str, Array]:
     return {
         "R(z2), nats": grid.of(trends.rate, 0),
         "R(z1 | z2), nats": grid.of(trends.rate, 1),
-        "total R, nats": grid.of(trends.total),
+        TOTAL: grid.of(trends.total),
         "PSNR, dB": grid.of(trends.psnr),
         "ln IS": grid.of(trends.inception),
         "accuracy from z2 (RBF-SVM)": grid.of(trends.accuracy, TEST),
+        "accuracy from samples of z2": grid.of(trends.accuracy, TEST, "z2 sample"),
         "accuracy from z1 (RBF-SVM)": grid.of(trends.accuracy, TEST, "z1"),
         "accuracy on reconstructions": grid.of(lambda r: r["reconstructions"][TEST]["accuracy"]),
     }
@@ -57,9 +59,10 @@ def upper_hull(x: Array, y: Array) -> Array:
 def maps(grid: Grid) -> Figure:
     """Every measure over (beta_2, beta_1); its largest value has a frame."""
     measures = _measures(grid)
-    figure, axes = plt.subplots(2, 4, figsize=(17, 8))
+    figure, axes = plt.subplots(3, 3, figsize=(14, 13), layout="constrained")
     for ax, (name, values) in zip(axes.flat, measures.items()):
         ax.imshow(values, origin="lower", cmap="viridis")
+        middle = (values.min() + values.max()) / 2
         for row, column in np.ndindex(values.shape):
             ax.text(
                 column,
@@ -67,7 +70,7 @@ def maps(grid: Grid) -> Figure:
                 f"{values[row, column]:.3g}",
                 ha="center",
                 va="center",
-                color="white",
+                color="black" if values[row, column] > middle else "white",
                 fontsize=8,
             )
         row, column = trends.best(values)
@@ -83,9 +86,9 @@ def maps(grid: Grid) -> Figure:
 def over_rate(grid: Grid) -> Figure:
     """Tasks over the total rate."""
     measures = _measures(grid)
-    whole = measures["total R, nats"]
-    figure, axes = plt.subplots(1, 4, figsize=(19, 4.5))
-    picked = ("PSNR, dB", "ln IS", "accuracy from z2 (RBF-SVM)", "accuracy from z1 (RBF-SVM)")
+    whole = measures[TOTAL]
+    figure, axes = plt.subplots(1, 4, figsize=(19, 4.5), layout="constrained")
+    picked = ("PSNR, dB", "ln IS", "accuracy from z2 (RBF-SVM)", "accuracy from samples of z2")
     for ax, name in zip(axes, picked):
         values = measures[name]
         tilt = np.subtract.outer(np.log10(BETAS), np.log10(BETAS))
@@ -93,7 +96,7 @@ def over_rate(grid: Grid) -> Figure:
         hull = upper_hull(whole.ravel(), values.ravel())
         ax.plot(whole.ravel()[hull], values.ravel()[hull], color=PURPLE, label="hull")
         ax.plot(np.diag(whole), np.diag(values), "--", color=RED, label="beta-VAE")
-        ax.set(xlabel="total R, nats", ylabel=name)
+        ax.set(xlabel=TOTAL, ylabel=name)
         ax.grid(alpha=0.3)
     axes[0].legend()
     figure.colorbar(points, ax=axes, label="log10 beta_2 / beta_1")
@@ -163,7 +166,7 @@ def one_network(results: list[Result], grid: Grid, data: str) -> Figure | None:
     }
     if not found:
         return None
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.5))
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.5), layout="constrained")
     kinds: list[tuple[str, Callable[..., float], tuple[int, ...]]] = [
         ("R(z2)", trends.rate, (0,)),
         ("R(z1 | z2)", trends.rate, (1,)),

@@ -13,7 +13,9 @@ from .models import COLOUR, MNIST, TINY, Hierarchy, Preset, make
 from .objective import losses
 
 BETA_RANGE = (0.1, 10.0)
-DECAY = 0.4  # share of the steps, at the end, over which the rate of learning falls to zero
+# Shares of the steps over which the rate of learning rises at the start, and falls to zero at the end.
+# Without the rise hidden units die, and z_2 with them, even where its rate is the cheaper one.
+RISE, DECAY = 0.1, 0.4
 WARM_UP = 0.2  # share of the steps over which a ladder's rates get their weights
 CLIP = 300.0  # of the gradient's norm, nats: only for accidents
 
@@ -47,7 +49,7 @@ class Cell:
     beta: tuple[float, ...] = (1.0, 1.0)
     amortised: bool = False
     sent: tuple[float, ...] = ()
-    steps: int = 5000
+    steps: int = 4000
     batch: int = 128
     rate: float = 3e-3
     seed: int = 1
@@ -102,7 +104,9 @@ def train(cell: Cell, data: Split, quiet: bool = True) -> Hierarchy:
             order = np.concatenate([order, rng.permutation(len(data.x))])
         x, order = data.batch(order[: cell.batch]).to(device), order[cell.batch :]
         for group in optimiser.param_groups:
-            group["lr"] = cell.rate * min(1.0, (1 - step / cell.steps) / DECAY)
+            group["lr"] = cell.rate * min(
+                1.0, (step + 1) / cell.steps / RISE, (1 - step / cell.steps) / DECAY
+            )
         weights, setting = beta, None
         if cell.amortised:
             drawn = rng.uniform(low, high, (len(x), len(beta)))

@@ -171,17 +171,17 @@ def _t4(grid: Grid) -> Check:
     return Check("T4", passed, whole, 0.95, note)
 
 
-def _t5(grid: Grid) -> Check:
-    right, whole = grid.of(accuracy, TEST), grid.of(total)
+def _t5(grid: Grid, name: str = "T5", layer: str = "z2") -> Check:
+    right, whole = grid.of(accuracy, TEST, layer), grid.of(total)
     own, all_rate = _correlation(right, grid.of(rate, 0)), _correlation(right, whole)
-    place = best(grid.of(accuracy, VAL))
+    place = best(grid.of(accuracy, VAL, layer))
     # The diagonal at this total rate, between its cells.
     order = np.argsort(np.diag(whole))
     diagonal = float(np.interp(whole[place], np.diag(whole)[order], np.diag(right)[order]))
     cell = grid.cells[BETAS[place[0]], BETAS[place[1]]]
     count = cell[0]["data"]["test"]
     found = float(right[place])
-    spread = np.std([accuracy(r, TEST) for r in cell], ddof=1) if len(cell) > 1 else 0.0
+    spread = np.std([accuracy(r, TEST, layer) for r in cell], ddof=1) if len(cell) > 1 else 0.0
     binomial = (found * (1 - found) + diagonal * (1 - diagonal)) / count
     error = math.sqrt(binomial + 2 * spread**2 / len(cell))
     lead = (found - diagonal) / error
@@ -190,7 +190,7 @@ def _t5(grid: Grid) -> Check:
         f"{diagonal:.3f} at {_named(place)}, {len(cell)} seeds; rank correlation with R(z2) {own:.3f}, "
         f"with the total {all_rate:.3f}"
     )
-    return Check("T5", own > all_rate and place[1] > place[0] and lead > 2, lead, 2, note)
+    return Check(name, own > all_rate and place[1] > place[0] and lead > 2, lead, 2, note)
 
 
 def _t6(grid: Grid) -> Check:
@@ -307,6 +307,9 @@ def checks(results: list[Result], data: str) -> list[Check]:
         test(grid) if grid.complete else Check(name, None, None, None, f"{len(grid.cells)} of 25 cells")
         for name, test in of_grid.items()
     ]
+    if grid.complete:
+        # Of collapsed layers means still tell classes, samples do not.
+        found.append(_t5(grid, "T5 of samples", "z2 sample"))
     if grid.cells:
         found.append(_t8(grid))
     if scored:
