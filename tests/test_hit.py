@@ -240,8 +240,9 @@ def ideal(beta, gain=(8.0, 30.0)):
 def test_trends_are_seen_and_their_absence_too():
     betas = [c.beta for c in grid.grid(Cell())]
     good, uneven = (trends.Grid([ideal(b, g) for b in betas], "mnist") for g in ((8, 30), (8000, 30)))
-    bad = trends.Grid([{**ideal(tuple(1 / x for x in b)), "beta": b} for b in betas], "mnist")
-    assert good.complete
+    swapped = [{**ideal(b), "rates": ideal(tuple(1 / x for x in b))["rates"]} for b in betas]
+    bad = trends.Grid(swapped, "mnist")
+    assert good.complete and bad.complete
     for test in (trends._t1, trends._t2):
         assert test(good).passed and not test(bad).passed
     assert trends._t7(good).passed and not trends._t7(uneven).passed
