@@ -9,11 +9,13 @@ takes to ask which layer's rate a task needs:
     toy.py          a model small enough to enumerate, where identities are exact
     models.py       free top-down, ladder, general; a bottom-up one as the negative control
     objective.py    distortion and rates of a batch
+    data.py         MNIST and CIFAR-10
     train.py        a cell of the grid -> a trained model
+    classifier.py   what samples and reconstructions are judged by
     metrics.py      a trained model    -> its numbers
     grid.py         cells, spread over processes or machines
     disk.py         rates as bytes, by `hvcodec.coding`
-    exact.py, trends.py
+    exact.py, trends.py (checks.py)
                     acceptance checks
     report.py       pictures, and a page of them
 
