@@ -70,9 +70,8 @@ class Adapter:
 
     @torch.no_grad()
     def prior(self, above: list[Array], count: int) -> coding.Gaussian:
-        return self._own(
-            self.model.prior(self._latents(above), count, setting(self.beta, count)), len(above)
-        )
+        p = self.model.prior(self._latents(above), count, setting(self.beta, count))
+        return self._own(p, len(above))
 
     @torch.no_grad()
     def posterior(self, above: list[Array], x: Array) -> coding.Gaussian:
@@ -142,7 +141,12 @@ def code(
         "distortion" (the same for x), "bits" (the file without the bits it was started with) and
         "elbo". "bytes" of the whole file, "start_bytes" that it was started with, "pictures", "exact":
         whether pictures and first bits came back.
+
+    Raises:
+        UsageError: a bottom-up model, or not one whole batch.
     """
+    if len(data.x) < batch:
+        raise UsageError(f"coding needs {batch} pictures or more")
     adapter = Adapter(model, units(model, train, beta), beta)
     rng = np.random.default_rng(0)
     torch.manual_seed(0)

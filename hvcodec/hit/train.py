@@ -79,8 +79,7 @@ class Cell:
 
 
 def train(cell: Cell, data: Split, quiet: bool = True) -> Hierarchy:
-    """Minimise the cell's objective by Adam, on a GPU if there is one; the model is on the CPU in the
-    end.
+    """Minimise the cell's objective by Adam, on a GPU if there is one; then the model is on the CPU.
 
     Deterministic on one processor and number of threads.
 
