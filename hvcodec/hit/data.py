@@ -82,7 +82,7 @@ def _cifar_lossless(folder: Path) -> tuple[Split, Split]:
     whole = Split(
         np.ascontiguousarray(file["x"].transpose(0, 3, 1, 2)), file["y"].astype(np.int64), 255
     )
-    return whole.part(slice(500, None)), whole.part(slice(500))
+    return whole.part(slice(1000, None)), whole.part(slice(1000))
 
 
 SETS = {"mnist": _mnist, "cifar10": _cifar, "cifar10-lossless": _cifar_lossless}
