@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from ..exact import Array
-
 
 @dataclass(frozen=True)
 class Check:
@@ -21,9 +19,3 @@ class Check:
     value: float | None
     bound: float | None
     note: str
-
-
-def close(name: str, errors: Array | list[float] | float, bound: float, note: str) -> Check:
-    """Passes if no error is above the bound."""
-    worst = float(max(errors)) if isinstance(errors, list) else float(errors)
-    return Check(name, worst <= bound, worst, bound, note)
