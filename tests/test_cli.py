@@ -258,6 +258,17 @@ def test_a_closed_pipe_is_no_traceback(hvc):
     assert "Traceback" not in done.stderr
 
 
+def test_without_loss(tmp_path, photo):
+    small = photo.crop((0, 0, 40, 30))
+    small.save(tmp_path / "small.png")
+    assert run("encode", tmp_path / "small.png", "--lossless").exit_code == 0
+    assert run("decode", tmp_path / "small.hvc", "-o", tmp_path / "back.png").exit_code == 0
+    assert Image.open(tmp_path / "back.png").tobytes() == small.tobytes()
+    assert "exact" in run("info", tmp_path / "small.hvc").output
+    assert run("verify", tmp_path / "small.hvc").exit_code == 0
+    assert one_error_line(run("encode", tmp_path / "small.png", "--lossless", "--target-bpp", "1"))
+
+
 def test_a_part_of_a_picture(hvc, tmp_path, stream):
     out = tmp_path / "part.png"
     assert run("decode", hvc, "-o", out, "--region", "10,20,30,40").exit_code == 0

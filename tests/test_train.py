@@ -89,6 +89,23 @@ def test_train_resume_export_encode_decode(tmp_path, photo):
         model,
     )
 
+    # A lossless layer for it, which goes into a file of the same model.
+    layer, both = tmp_path / "layer", tmp_path / "both.safetensors"
+    own = (
+        "--config",
+        '{"width": 8, "blocks": [1, 1, 1, 1]}',
+        "--recipe",
+        '{"crop": [[0, 64]], "batch_pixels": 32768, "warmup": 10}',
+    )
+    hvc("train", pictures, "--run", layer, "--pixels", "2e6", *own, "--lossless", model)
+    found = [json.loads(line)["bits"] for line in (layer / "log.jsonl").read_text().splitlines()]
+    assert found[-1] < found[0]
+    hvc("export", folder, both, "--lossless", layer)
+    assert modelfile.card(both)["lossless"]["config"]["width"] == 8
+    small = photo.crop((0, 0, 70, 50))
+    exact = hvcodec.decode(hvcodec.encode(small, model=both, lossless=True), model=both)
+    assert exact.tobytes() == small.tobytes()
+
 
 @pytest.mark.parametrize(
     "words",

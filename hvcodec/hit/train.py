@@ -1,0 +1,124 @@
+"""One cell of the grid: what to train, and the loop that trains it."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..errors import UsageError
+from .data import Split
+from .models import COLOUR, MNIST, TINY, Hierarchy, Preset, make
+from .objective import losses
+
+BETA_RANGE = (0.1, 10.0)
+# Shares of the steps over which the rate of learning rises at the start, and falls to zero at the end.
+# Without the rise hidden units die, and z_2 with them, even where its rate is the cheaper one.
+RISE, DECAY = 0.1, 0.4
+WARM_UP = 0.2  # share of the steps over which a ladder's rates get their weights
+CLIP = 300.0  # of the gradient's norm, nats: only for accidents
+
+PRESETS: dict[str, Preset] = {
+    "mnist": MNIST,
+    "colour": COLOUR,
+    "colour-learned": Preset(3, 32, 32, (32,), 256, sigma=0.1, learn_sigma=True),
+    "tiny": TINY,
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What to train.
+
+    Attributes:
+        data, preset, family: names in `data.SETS`, `PRESETS` and `models.FAMILIES`.
+        beta: rate weights, coarse first, one per layer (2 or 3): beta_L .. beta_1; above 0.
+        amortised: whether the model takes the weights as an input; each example of a batch then draws
+            its own, log-uniform in `BETA_RANGE`, and `beta` only says how many there are.
+        sent: probability that a picture's stream ends after each layer, coarse first; sums to 1. By
+            default all layers are always sent. Otherwise the objective is
+            sum_l sent_l (D after layer l + sum_k beta_k r_k over the layers sent).
+        steps, batch, rate: of Adam.
+        seed: of weights, order and samples.
+    """
+
+    data: str = "mnist"
+    preset: str = "mnist"
+    family: str = "free"
+    beta: tuple[float, ...] = (1.0, 1.0)
+    amortised: bool = False
+    sent: tuple[float, ...] = ()
+    steps: int = 4000
+    batch: int = 128
+    rate: float = 3e-3
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for what cannot be."""
+        if self.preset not in PRESETS:
+            raise UsageError(f"presets are {', '.join(PRESETS)}")
+        if not all(0 < b < math.inf for b in self.beta) or min(self.steps, self.batch, self.rate) <= 0:
+            raise UsageError("rate weights, steps, batch and rate must be above 0")
+        if self.sent and (len(self.sent) != len(self.beta) or abs(sum(self.sent) - 1) > 1e-6):
+            raise UsageError("give one probability for each layer, 1 in all")
+
+    @property
+    def name(self) -> str:
+        """A file name that says all of it."""
+        weights = "any" if self.amortised else "_".join(f"{b:g}" for b in self.beta)
+        cuts = "-sent" + "_".join(f"{p:g}" for p in self.sent) if self.sent else ""
+        return (
+            f"{self.data}-{self.preset}-{self.family}-{len(self.beta)}-beta{weights}{cuts}"
+            f"-n{self.steps}x{self.batch}-r{self.rate:g}-s{self.seed}"
+        )
+
+    def model(self) -> Hierarchy:
+        """The model, with fresh weights."""
+        return make(self.family, PRESETS[self.preset].with_layers(len(self.beta)), self.amortised)
+
+
+def train(cell: Cell, data: Split, quiet: bool = True) -> Hierarchy:
+    """Minimise the cell's objective by Adam, on a GPU if there is one; then the model is on the CPU.
+
+    Deterministic on one processor and number of threads.
+
+    Args:
+        data: pictures to train on.
+        quiet: without a progress bar.
+
+    Raises:
+        ArithmeticError: it diverged.
+    """
+    torch.manual_seed(cell.seed)
+    rng = np.random.default_rng(cell.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = cell.model().to(device)
+    optimiser = torch.optim.Adam(model.parameters(), cell.rate, fused=True)
+    beta = torch.tensor(cell.beta, device=device)
+    low, high = np.log(BETA_RANGE)
+    order = np.empty(0, np.int64)
+    for step in tqdm(range(cell.steps), disable=quiet, desc=cell.name):
+        if len(order) < cell.batch:
+            order = np.concatenate([order, rng.permutation(len(data.x))])
+        x, order = data.batch(order[: cell.batch]).to(device), order[cell.batch :]
+        for group in optimiser.param_groups:
+            group["lr"] = cell.rate * min(
+                1.0, (step + 1) / cell.steps / RISE, (1 - step / cell.steps) / DECAY
+            )
+        weights, setting = beta, None
+        if cell.amortised:
+            drawn = rng.uniform(low, high, (len(x), len(beta)))
+            setting = torch.from_numpy(drawn).float().to(device)
+            weights = setting.exp()
+        if cell.family == "ladder":
+            weights = weights * min(1.0, (step + 1) / (WARM_UP * cell.steps))
+        layers = 1 + int(rng.choice(len(beta), p=cell.sent)) if cell.sent else None
+        loss = losses(model, x, setting, layers).weighted(weights).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimiser.step()
+        if not math.isfinite(loss.item()):
+            raise ArithmeticError(f"{cell.name} diverged at step {step}")
+    return model.cpu().eval()

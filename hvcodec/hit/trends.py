@@ -1,0 +1,317 @@
+"""Checks T1 to T10: what a grid of trained models shows.
+
+Where a model is chosen, it is chosen on validation pictures; what is reported are test pictures. Cells
+with several seeds count as their mean. Directions are those that theory predicts at optima: nothing
+here is a number of the paper.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+from scipy.stats import spearmanr
+
+from ..exact import Array
+from .checks import Check
+from .grid import BETAS, GRIDS
+from .theory import accuracy_bound
+from .train import PRESETS, Cell
+
+Result = dict[str, Any]
+VAL, TEST = 0, 1
+SLACK, LEAST = 0.02, 0.5  # of a rate: share, and nats below which a layer has collapsed
+COLLAPSED = 0.05  # of the total rate
+CLASSES = 10
+
+
+def in_grid(result: Result, data: str) -> bool:
+    """Whether this is a cell of the grid of a set of pictures: `GRIDS`, with any weights and seed."""
+    base = GRIDS[data]
+    fields: Result = {k: tuple(v) if isinstance(v, list) else v for k, v in result["cell"].items()}
+    cell = Cell(**fields)
+    return replace(cell, beta=base.beta, seed=base.seed) == base and set(cell.beta) <= set(BETAS)
+
+
+def accuracy(result: Result, split: int, layer: str = "z2", kind: str = "rbf-svm") -> float:
+    return float(result["accuracy"][layer][kind][split])
+
+
+def rate(result: Result, layer: int, split: int = TEST) -> float:
+    """R of a layer, 0 for the coarsest."""
+    return float(result["rates"][split]["rates"][layer])
+
+
+def total(result: Result, split: int = TEST) -> float:
+    return float(sum(result["rates"][split]["rates"]))
+
+
+def psnr(result: Result, split: int = TEST) -> float:
+    return float(result["reconstructions"][split]["psnr"])
+
+
+def inception(result: Result) -> float:
+    """ln IS over all samples."""
+    return float(result["samples"]["whole"]["log_score"])
+
+
+def objective(result: Result, split: int = TEST) -> float:
+    """D + sum_l beta_l R_l in nats, without the constant of a Gaussian likelihood."""
+    preset = PRESETS[result["cell"]["preset"]]
+    constant = 0.0
+    if preset.sigma is not None:
+        constant = preset.planes * preset.side**2 / 2 * math.log(2 * math.pi * preset.sigma**2)
+    found = result["rates"][split]
+    return float(found["distortion"] - constant + np.dot(result["beta"], found["rates"]))
+
+
+class Grid:
+    """The 25 cells as arrays over (beta_2, beta_1), means over seeds."""
+
+    def __init__(self, results: list[Result], data: str) -> None:
+        self.cells: dict[tuple[float, ...], list[Result]] = defaultdict(list)
+        for result in results:
+            if in_grid(result, data):
+                self.cells[tuple(result["beta"])].append(result)
+        self.complete = len(self.cells) == len(BETAS) ** 2
+
+    def of(self, measure: Callable[..., float], *arguments: Any) -> Array:
+        """A measure of every cell, 5 x 5."""
+        return np.array(
+            [
+                [np.mean([measure(r, *arguments) for r in self.cells[a, b]]) for b in BETAS]
+                for a in BETAS
+            ]
+        )
+
+    def flat(self) -> list[Result]:
+        return [result for cell in self.cells.values() for result in cell]
+
+
+def _t1(grid: Grid) -> Check:
+    falls = []
+    for layer in range(2):
+        rates = np.moveaxis(grid.of(rate, layer), layer, 0)
+        slack = np.maximum(SLACK * rates[:-1], LEAST)
+        falls.append(rates[1:] <= rates[:-1] + slack)
+    share = float(np.mean(falls))
+    return Check(
+        "T1",
+        share >= 0.95,
+        share,
+        0.95,
+        "share of neighbours whose rate does not grow with its own beta",
+    )
+
+
+def _t2(grid: Grid) -> Check:
+    rises: list[bool] = []
+    for layer in range(2):
+        rates = np.moveaxis(grid.of(rate, layer), 1 - layer, 0)
+        alive = np.maximum(rates[1:], rates[:-1]) > LEAST
+        rises += (rates[1:] > rates[:-1])[alive].tolist()
+    share = float(np.mean(rises))
+    note = f"share of {len(rises)} neighbours, none collapsed, whose rate grows with the other beta"
+    return Check("T2", share >= 0.8, share, 0.8, note)
+
+
+def _t3(grid: Grid) -> Check:
+    whole, cost = grid.of(total), grid.of(objective)
+    monotone = bool((np.diff(np.diag(whole)) < 0).all())
+    beta = np.array(BETAS)
+    errors: list[float] = []
+    concave: list[bool] = []
+    for layer in range(2):
+        rates, costs = (np.moveaxis(a, layer, 0) for a in (grid.of(rate, layer), cost))
+        for row in range(len(BETAS)):
+            r, gained = rates[:, row], np.diff(costs[:, row])
+            # Between cells r is interpolated over ln beta: dL = r dbeta = r beta dln beta.
+            curve = PchipInterpolator(np.log(beta), r * beta)
+            expected = np.array([curve.integrate(a, b) for a, b in zip(np.log(beta), np.log(beta[1:]))])
+            alive = expected > LEAST
+            errors += np.abs(gained / expected - 1)[alive].tolist()
+            slope = gained / np.diff(beta)
+            slack = np.maximum(SLACK * r[:-1], LEAST)
+            concave += ((slope <= r[:-1] + slack) & (slope >= r[1:] - slack)).tolist()
+    middle, share = float(np.median(errors)), float(np.mean(concave))
+    note = (
+        f"median error of dL = r dbeta; within 10 % in {np.mean(np.array(errors) <= 0.1):.0%}, concave "
+        f"in {share:.0%} of steps; total rate falls along the diagonal: {monotone}"
+    )
+    return Check("T3", monotone and middle <= 0.1 and share >= 0.9, middle, 0.1, note)
+
+
+def _correlation(a: Array, b: Array) -> float:
+    return float(spearmanr(a.ravel(), b.ravel()).statistic)
+
+
+def best(values: Array) -> tuple[int, int]:
+    """Where an array over the grid is largest: indices of beta_2 and beta_1."""
+    row, column = np.unravel_index(values.argmax(), values.shape)
+    return int(row), int(column)
+
+
+def _named(cell: tuple[int, int]) -> str:
+    return f"(beta_2 {BETAS[cell[0]]:g}, beta_1 {BETAS[cell[1]]:g})"
+
+
+def _t4(grid: Grid) -> Check:
+    quality = grid.of(psnr)
+    whole = _correlation(quality, grid.of(total))
+    parts = [_correlation(quality, grid.of(rate, layer)) for layer in range(2)]
+    place = best(grid.of(psnr, VAL))
+    passed = whole >= 0.95 and whole > max(parts) and max(place) <= 1
+    note = (
+        f"rank correlation of PSNR with the total rate; with z2's {parts[0]:.3f}, z1's {parts[1]:.3f}; "
+        f"best at {_named(place)}"
+    )
+    return Check("T4", passed, whole, 0.95, note)
+
+
+def _t5(grid: Grid, name: str = "T5", layer: str = "z2") -> Check:
+    right, whole = grid.of(accuracy, TEST, layer), grid.of(total)
+    own, all_rate = _correlation(right, grid.of(rate, 0)), _correlation(right, whole)
+    place = best(grid.of(accuracy, VAL, layer))
+    # The diagonal at this total rate, between its cells.
+    order = np.argsort(np.diag(whole))
+    diagonal = float(np.interp(whole[place], np.diag(whole)[order], np.diag(right)[order]))
+    cell = grid.cells[BETAS[place[0]], BETAS[place[1]]]
+    count = cell[0]["data"]["test"]
+    found = float(right[place])
+    spread = np.std([accuracy(r, TEST, layer) for r in cell], ddof=1) if len(cell) > 1 else 0.0
+    binomial = (found * (1 - found) + diagonal * (1 - diagonal)) / count
+    error = math.sqrt(binomial + 2 * spread**2 / len(cell))
+    lead = (found - diagonal) / error
+    note = (
+        f"lead over the diagonal at equal total rate, in standard errors: {found:.3f} against "
+        f"{diagonal:.3f} at {_named(place)}, {len(cell)} seeds; rank correlation with R(z2) {own:.3f}, "
+        f"with the total {all_rate:.3f}"
+    )
+    return Check(name, own > all_rate and place[1] > place[0] and lead > 2, lead, 2, note)
+
+
+def _t6(grid: Grid) -> Check:
+    places = [best(grid.of(psnr, VAL)), best(grid.of(inception)), best(grid.of(accuracy, VAL))]
+    distinct = len(set(places))
+    names = [f"{n} {_named(p)}" for n, p in zip(("PSNR", "score", "accuracy"), places)]
+    return Check(
+        "T6",
+        distinct == 3 and (0, 0) not in places[1:],
+        float(distinct),
+        3,
+        "best: " + ", ".join(names),
+    )
+
+
+def _t7(grid: Grid) -> Check:
+    rates = np.stack([grid.of(rate, layer) for layer in range(2)])
+    share = rates / rates.sum(0)
+    worst = float(max(share[0, -1, 0], share[1, 0, -1]))
+    shares = f"at (10, 0.1) {share[0, -1, 0]:.3f}, at (0.1, 10) {share[1, 0, -1]:.3f}"
+    return Check(
+        "T7", worst < COLLAPSED, worst, COLLAPSED, f"the dear layer's share of the rate: {shares}"
+    )
+
+
+def _t8(grid: Grid) -> Check:
+    excess, empty, means = [], 0, 0
+    for result in grid.flat():
+        about = result["data"]
+        if result["information"]["saturated"]:
+            empty += 1
+            continue
+        bound = accuracy_bound(max(result["information"]["nats"], 0), CLASSES, about["label_entropy"])
+        slack = 2 * math.sqrt(bound * (1 - bound) / about["test"])
+        for kinds, layer in (("sample", "z2 sample"), ("mean", "z2")):
+            over = max(found[TEST] for found in result["accuracy"][layer].values()) - bound - slack
+            if kinds == "sample":
+                excess.append(over)
+            else:
+                means += over > 0
+    worst = max(excess, default=None)
+    note = (
+        f"accuracy from samples of z2 less its bound, {len(excess)} models; bound empty in {empty}; "
+        f"from means, to which it does not apply, above it in {means}"
+    )
+    return Check("T8", worst is not None and worst <= 0, worst, 0, note)
+
+
+def _t9(results: list[Result]) -> Check:
+    errors, ordered, limited = [], True, True
+    for result in results:
+        found = result["samples"]
+        for part in [*found["parts"], found["whole"]]:
+            errors.append(abs(part["log_score"] - part["log_diversity"] - part["log_sharpness"]))
+            limited &= part["log_score"] <= math.log(CLASSES) + 1e-9
+        ordered &= found["information_top"] <= found["whole"]["log_score"] + 1e-9
+    worst = max(errors)
+    note = (
+        f"ln IS less its parts, {len(results)} models; I(y; z_L) <= ln IS {ordered}, IS <= 10 {limited}"
+    )
+    return Check("T9", worst < 1e-9 and ordered and limited, worst, 1e-9, note)
+
+
+def _t10(results: list[Result]) -> Check:
+    trained = [r for r in results if r["cell"]["sent"]]
+
+    def grows(result: Result) -> float:
+        return max(
+            b["distortion"] - a["distortion"] for a, b in zip(result["cuts"], result["cuts"][1:])
+        )
+
+    others = [r for r in results if not r["cell"]["sent"]]
+    share = np.mean([grows(r) <= 0 for r in others]) if others else math.nan
+    if not trained:
+        return Check("T10", None, None, 0, f"no model trained for cuts; in {share:.0%} of the others")
+    worst = max(grows(r) for r in trained)
+    cuts = []
+    for result in trained:
+        preset = PRESETS[result["cell"]["preset"]]
+        bits = np.cumsum(result["rates"][TEST]["rates"]) / math.log(2) / preset.side**2
+        cuts.append(
+            ", ".join(f"{b:.3f} bpp {c['psnr']:.2f} dB" for b, c in zip(bits, result["cuts"][1:]))
+        )
+    note = (
+        f"growth of D as layers are added; {'; '.join(cuts)}; none in {share:.0%} of the other models"
+    )
+    return Check("T10", worst <= 0, worst, 0, note)
+
+
+def amortised(results: list[Result], data: str) -> Check:
+    """How much worse one network for all weights is by each setting's objective, the largest excess."""
+    grid = Grid(results, data)
+    one = {
+        tuple(r["beta"]): objective(r)
+        for r in results
+        if r["cell"]["amortised"] and r["cell"]["data"] == data
+    }
+    pairs = [
+        (one[b], np.mean([objective(r) for r in cell])) for b, cell in grid.cells.items() if b in one
+    ]
+    if not pairs:
+        return Check("one network", None, None, 0.05, "no amortised model, or no grid")
+    excess = [float(a / b - 1) for a, b in pairs]
+    note = f"largest excess of J over {len(pairs)} separate networks; mean {np.mean(excess):+.3f}"
+    return Check("one network", max(excess) <= 0.05, max(excess), 0.05, note)
+
+
+def checks(results: list[Result], data: str) -> list[Check]:
+    """T1 to T10, and the amortised network, on one set of pictures."""
+    grid = Grid(results, data)
+    scored = [r for r in results if r["cell"]["data"] == data and "samples" in r]
+    of_grid = {f"T{k}": test for k, test in enumerate((_t1, _t2, _t3, _t4, _t5, _t6, _t7), 1)}
+    found = [
+        test(grid) if grid.complete else Check(name, None, None, None, f"{len(grid.cells)} of 25 cells")
+        for name, test in of_grid.items()
+    ]
+    if grid.complete:
+        # Of collapsed layers means still tell classes, samples do not.
+        found.append(_t5(grid, "T5 of samples", "z2 sample"))
+    if grid.cells:
+        found.append(_t8(grid))
+    if scored:
+        found += [_t9(scored), _t10(scored)]
+    return [*found, amortised(results, data)]
