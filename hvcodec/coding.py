@@ -33,7 +33,8 @@ GRID = 1 / 32
 REACH = 512  # of latents on the grid, to each side of the prior's mean
 # Every number within reach has a mass of at least 2^-24, also under a posterior that would never draw
 # it; where one is drawn nevertheless the prior pays some 20 bits: 0.002 bits per latent at this reach.
-LEAST_WORDS = 3  # two are the head: with no more the stack beneath has run out
+HEAD_WORDS = 2
+LEAST_WORDS = HEAD_WORDS + 1  # with no more the stack beneath has run out
 
 
 class Gaussian(NamedTuple):
@@ -129,7 +130,8 @@ class BitsBack:
 
         Args:
             model: the hierarchical VAE.
-            words: uint32, the bits to start with: worth something elsewhere, or random.
+            words: uint32, the bits to start with: worth something elsewhere, or random. They need not
+                look random.
             grid: what latents are whole numbers of, up to `REACH` from the prior's mean. With every
                 halving one more bit per latent is popped and comes back; above a posterior's scale the
                 rate grows.
@@ -170,6 +172,7 @@ class BitsBack:
         Raises:
             UsageError: the stack holds fewer bits than the posteriors take.
         """
+        self._whiten()
         latents: list[Array] = []
         priors = []
         for layer in range(self._model.layers):
@@ -203,7 +206,22 @@ class BitsBack:
             raise FormatError("the coded data do not fit the model")
         for layer in reversed(range(self._model.layers)):
             self._push(latents[layer], self._model.posterior(latents[:layer], x), priors[layer])
+        self._whiten()
         return x
+
+    def _whiten(self) -> None:
+        """Add random words, always the same, to those under the head (twice is not at all).
+
+        What lies there is what a model left of earlier batches, and it is random only as far as the
+        model fits them. The next latents are drawn from it, and would not be samples of their
+        posteriors.
+        """
+        words = self._coder.get_compressed()
+        below = words[:-HEAD_WORDS]
+        # Numbers of the bit generator itself are the same in every numpy.
+        noise = np.random.Philox(key=len(words)).random_raw(-(-len(below) // 2))
+        below ^= noise.astype("<u8").view("<u4")[: len(below)]
+        self._coder = stream.stack.AnsCoder(words)
 
     @property
     def _bits(self) -> int:
