@@ -97,7 +97,7 @@ def test_train_resume_export_encode_decode(tmp_path, photo):
         "--recipe",
         '{"crop": [[0, 64]], "batch_pixels": 32768, "warmup": 10}',
     )
-    hvc("train", pictures, "--run", layer, "--pixels", "2e6", *own, "--lossless", model)
+    hvc("train", pictures, "--run", layer, "--pixels", "1.4e6", *own, "--lossless", model)
     found = [json.loads(line)["bits"] for line in (layer / "log.jsonl").read_text().splitlines()]
     assert found[-1] < found[0]
     hvc("export", folder, both, "--lossless", layer)
