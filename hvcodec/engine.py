@@ -138,11 +138,15 @@ class Engine:
 
         with single_threaded_blas():
             planes = self.network.transform.blocks(pad(rgb[tuple(outer)]))
-            latents = [
+            runs = [
                 self.network.analyse(planes, steps_of(steps, run, len(steps)))
                 for run in range(levels(steps) + 1)
             ]
-        return [[crop(y, la.stride) for y, la in zip(run, LAYERS)] for run in latents]
+        # Coarse runs aim half at what the last one wants: what they say apart from it cannot be mended.
+        return [
+            [crop((own + last) / 2, la.stride) for own, last, la in zip(run, runs[-1], LAYERS)]
+            for run in runs
+        ]
 
     @staticmethod
     def _index(prior: Prior, step: np.float32) -> tuple[Array, Array, tables.Index]:
