@@ -16,6 +16,7 @@ from .decoder import Decoder
 from .engine import Engine, pad
 from .errors import ModelError, UnsupportedError, UsageError, need_torch
 from .exact import Array
+from .lossless import levels_of
 from .lossless_tables import UNIT
 from .picture import Picture
 from .ratecontrol import Setting
@@ -87,7 +88,8 @@ class Encoder:
         self.importances = [tuning.importance(t, mean) for t in logs]
 
     def encode(self, lam: float, thrift: float = 1.0, decoded: np.ndarray | None = None) -> bytes:
-        """The file at this lambda without effort; what it decodes to is left in `decoded`, if given.
+        """The file at this lambda without effort; what it decodes to, without a lossless layer, is left
+        in `decoded`, if given.
 
         Args:
             thrift: see `tuning.worth`.
@@ -153,7 +155,8 @@ class Encoder:
                 own = self.network.lossless.encode(self.source.rgb[tile], shown[tile], known, grey)
                 columns.append(push([*layers, own]))
             if decoded is not None:
-                decoded[...] = self.source.rgb
+                # What the layers above decode to: their objective is that of a lossy file.
+                decoded[...] = levels_of(shown)
         elif decoded is not None:
             decoded[...] = tiles.picture(self.header, self.network, find)
         else:

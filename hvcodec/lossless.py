@@ -151,7 +151,7 @@ class Lossless:
             known: steps that coefficients are known to.
             grey: all three colours are the same.
         """
-        writer = Writer(pixels.astype(np.int16) - _levels(shown), self.tables)
+        writer = Writer(pixels.astype(np.int16) - levels_of(shown), self.tables)
         self._run(shown, known, grey, writer)
         return writer.passes
 
@@ -164,7 +164,7 @@ class Lossless:
         Raises:
             FormatError: symbols that cannot be.
         """
-        reader = Reader(_levels(shown), self.tables, stack)
+        reader = Reader(levels_of(shown), self.tables, stack)
         self._run(shown, known, grey, reader)
         return np.repeat(reader.pixels[..., COLOURS[:1]], 3, 2) if grey else reader.pixels
 
@@ -172,7 +172,7 @@ class Lossless:
         """All passes."""
         rows, columns = shown.shape[:2]
         even = np.pad(shown, ((0, rows % 2), (0, columns % 2), (0, 0)), mode="edge")
-        levels = _levels(even)
+        levels = levels_of(even)
         fractions = (even - levels * np.int16(UNIT)).astype(np.float32) / UNIT
         seen = unshuffle(levels.astype(np.float32) - 128, 2) / 64
         condition = conditions(known)
@@ -236,7 +236,7 @@ class Lossless:
             yield Predicted(*numbers, shapes[..., k]), learn
 
 
-def _levels(shown: Array) -> Array:
+def levels_of(shown: Array) -> Array:
     """Nearest grey levels of pixels in sixteenths; int16."""
     return (shown + UNIT // 2) // UNIT
 

@@ -100,6 +100,14 @@ def test_over_any_layers(small, weights):
     assert same(hvcodec.decode(data), small)
 
 
+def test_effort_judges_the_lossy_part(small):
+    """Its layers are those that the same search finds for a lossy file."""
+    whole = hvcodec.encode(small, 68, effort=1, lossless=True)
+    assert same(hvcodec.decode(whole), small)
+    lossy = hvcodec.decode(hvcodec.encode(small, 68, effort=1))
+    assert same(hvcodec.decode(whole, layers=7), lossy)
+
+
 def test_tiles_and_regions(photo, monkeypatch):
     monkeypatch.setattr(container, "tile_size", lambda width, height: 128)
     picture = photo.crop((0, 0, 300, 200))
