@@ -1,0 +1,91 @@
+/**
+ * The ANS stack of constriction, as far as decoding goes: words of 32 bits, a state of 64, probabilities
+ * in units of 2^-24. The state is kept in two halves; products of 64 bits are made of exact float64 ones.
+ */
+import { HvcError } from "./errors.js";
+
+const TOTAL = 2 ** 24;
+const WORD = 2 ** 32;
+const ESCAPE_BITS = 16;
+const MAX_ESCAPE = 24;
+
+export class Stack {
+  /**
+   * @param {Uint32Array} words Most recent first.
+   * @throws {HvcError} No stack has these words.
+   */
+  constructor(words) {
+    if (words.length && !words[0]) throw new HvcError("the coded data cannot be a stack");
+    this.words = words;
+    this.at = 0;
+    this.high = 0;
+    this.low = 0;
+    if (words.length) this.low = words[this.at++];
+    this.refill();
+  }
+
+  get empty() {
+    return this.at === this.words.length && !this.high && !this.low;
+  }
+
+  refill() {
+    if (!this.high && this.at < this.words.length) {
+      this.high = this.low;
+      this.low = this.words[this.at++];
+    }
+  }
+
+  /** Go on behind an entry of a distribution that begins at `start`. */
+  step(start, probability) {
+    // (state >> 24) * probability + (state mod 2^24 - start)
+    const shifted = this.high * 256 + Math.floor(this.low / TOTAL);
+    const upper = Math.floor(shifted / 2 ** 20);
+    const lower = (shifted - upper * 2 ** 20) * probability + ((this.low % TOTAL) - start);
+    const product = upper * probability;
+    const carry = Math.floor(product / 2 ** 12);
+    const low = (product - carry * 2 ** 12) * 2 ** 20 + lower;
+    const over = Math.floor(low / WORD);
+    this.high = carry + over;
+    this.low = low - over * WORD;
+    this.refill();
+  }
+
+  /**
+   * The next entry of a table.
+   *
+   * @param {Int32Array} sums Where each entry begins, in 2^-24, and then 2^24.
+   */
+  entry(sums) {
+    const at = this.low % TOTAL;
+    let first = 0;
+    let last = sums.length - 1;
+    while (last - first > 1) {
+      const middle = (first + last) >> 1;
+      if (sums[middle] <= at) first = middle;
+      else last = middle;
+    }
+    this.step(sums[first], sums[first + 1] - sums[first]);
+    return first;
+  }
+
+  /** The next of `size` equally likely numbers; what cannot be shared out goes to the last. */
+  uniform(size) {
+    if (size === 1) return 0;
+    const share = Math.floor(TOTAL / size);
+    const found = Math.min(Math.floor((this.low % TOTAL) / share), size - 1);
+    const start = found * share;
+    this.step(start, found === size - 1 ? TOTAL - start : share);
+    return found;
+  }
+
+  /** A number that is beyond its table's reach. */
+  escaped(reach) {
+    const negative = this.uniform(2);
+    const length = this.uniform(MAX_ESCAPE);
+    let beyond = 2 ** length;
+    for (let place = Math.floor((length - 1) / ESCAPE_BITS) * ESCAPE_BITS; place >= 0; place -= ESCAPE_BITS) {
+      beyond += this.uniform(2 ** Math.min(ESCAPE_BITS, length - place)) * 2 ** place;
+    }
+    return negative ? -(reach + beyond) : reach + beyond;
+  }
+}
