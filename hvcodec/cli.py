@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from . import container, files, inspect, modelfile, steps
-from .errors import HvcError, UsageError, need_torch
+from .errors import HvcError, UsageError, need_onnx, need_torch
 from .files import Job
 
 INPUTS = click.argument("inputs", nargs=-1, required=True)
@@ -348,3 +348,14 @@ def export(run: Path, target: Path, lossless: Path | None) -> None:
 
     layer = lossless / "checkpoint.pt" if lossless else None
     click.echo(exporting.export(run / "checkpoint.pt", target, layer))
+
+
+@main.command("export-onnx")
+@click.argument("model")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def export_onnx(model: str, folder: Path) -> None:
+    """Write a model's decoder as ONNX graphs (docs/onnx.md); MODEL is a shipped one's name or a file."""
+    need_onnx()
+    from . import onnx_export
+
+    click.echo(onnx_export.export(modelfile.locate(model), folder))

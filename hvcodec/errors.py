@@ -31,3 +31,9 @@ def need_torch(what: str) -> None:
     """Raise UsageError if PyTorch, which is not installed by default, is not here."""
     if find_spec("torch") is None:
         raise UsageError(f"{what} needs PyTorch: pip install hvcodec[torch]")
+
+
+def need_onnx() -> None:
+    """Raise UsageError if the package onnx, which is not installed by default, is not here."""
+    if find_spec("onnx") is None:
+        raise UsageError("exporting graphs needs onnx: pip install hvcodec[onnx]")

@@ -1,0 +1,235 @@
+"""The parts of the exact network (`network.py`) as ONNX operators, for `onnx_export.py`.
+
+Arrays are 1 x C x H x W of float32. The sums of every product (`Conv`, `MatMul`) are exact in any order;
+everything else is one IEEE operation an operator. So no choice that a runtime makes changes a bit.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
+
+from .exact import Array
+from .network import KNOTS, Block, Product, conditions, delta
+from .steps import OFF
+
+OPSET, IR_VERSION = 18, 8
+
+# Adding and taking away 1.5 * 2^23 units leaves less than 2^22 units rounded to whole ones, halves to
+# even, as `Round` does, which is slow in places.
+ROUNDER = 1.5 * 2.0**23
+WIDE_ROUNDER = 1.5 * 2.0**52  # the same in float64
+
+# x q - (x q) (1 - 2^-24), q = 2^24 + 2, is the power of two next above x (S. M. Rump, "Error estimation
+# of floating-point summation and dot product", 2012), twice what he calls the unit in the first place.
+ABOVE, BELOW = 2.0**24 + 2, 1 - 2.0**-24
+
+STEPS = np.arange(OFF + 1)
+
+
+class Graph:
+    """A graph that is being built; operators and constants are named by what they are given to."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._nodes: list = []
+        self._weights: list = []
+        self._known: dict[tuple, str] = {}
+        self._inputs: list = []
+        self._outputs: list = []
+
+    def input(self, name: str, kind: int, shape: Sequence[int | str]) -> str:
+        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def output(self, name: str, value: str, kind: int, shape: Sequence[int | str]) -> None:
+        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
+
+    def model(self, about: str) -> ModelProto:
+        """The whole graph, checked."""
+        graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, self._weights)
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+        )
+        model.producer_name, model.doc_string = "hvcodec", about
+        checker.check_model(model, full_check=True)
+        return model
+
+    def op(self, kind: str, *inputs: str, **attributes: object) -> str:
+        (name,) = self.ops(kind, 1, *inputs, **attributes)
+        return name
+
+    def ops(self, kind: str, outputs: int, *inputs: str, **attributes: object) -> list[str]:
+        names = [f"{kind.lower()}_{len(self._nodes)}_{k}" for k in range(outputs)]
+        self._nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
+        return names
+
+    def constant(self, array: Array) -> str:
+        """The same name for the same array."""
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._known:
+            self._known[key] = name = f"constant_{len(self._weights)}"
+            self._weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return self._known[key]
+
+    def number(self, value: float) -> str:
+        return self.constant(np.array(value, np.float32))
+
+    def whole(self, *values: int) -> str:
+        """int64 x N."""
+        return self.constant(np.array(values, np.int64))
+
+    def weight(self, array: Array) -> str:
+        """A float32 constant, stored as float16 times a power of two where that is exact: rounding to
+        a grid adds no digits to a model file's float16."""
+        array = np.ascontiguousarray(array, np.float32)
+        scale = np.float32(2.0 ** (np.frexp(np.abs(array).max())[1] - 15))
+        half = (array / scale).astype(np.float16)
+        if not (half.astype(np.float32) * scale == array).all():
+            return self.constant(array)
+        wide = self.op("Cast", self.constant(half), to=TensorProto.FLOAT)
+        return self.op("Mul", wide, self.number(scale))
+
+    # Shapes.
+
+    def channels(self, x: str, first: int, last: int) -> str:
+        return self.op("Slice", x, self.whole(first), self.whole(last), self.whole(1))
+
+    def grid(self, x: str, rows: int, columns: int, stride: int = 2) -> str:
+        """Every `stride`-th row and column from some on."""
+        end = np.iinfo(np.int64).max
+        ends, steps = self.whole(end, end), self.whole(stride, stride)
+        return self.op("Slice", x, self.whole(rows, columns), ends, self.whole(2, 3), steps)
+
+    def shuffle(self, x: str, r: int) -> str:
+        """Channels to r x r positions, as `network.shuffle`."""
+        return self.op("DepthToSpace", x, blocksize=r, mode="CRD")
+
+    def join(self, x: list[str], axis: int = 1) -> str:
+        return self.op("Concat", *x, axis=axis)
+
+    def woven(self, corners: list[str]) -> str:
+        """Four arrays of equal shape, of every 2 x 2 positions those at the upper left, upper right,
+        lower left and lower right."""
+        return self.op("DepthToSpace", self.join(corners), blocksize=2, mode="DCR")
+
+    def take(self, x: str, p: int, passes: int) -> str:
+        """As `network.take`."""
+        if passes == 1:
+            return x
+        even, odd = (self.grid(x, row, (p + row) % 2) for row in (0, 1))
+        rows = [self.op("Unsqueeze", part, self.whole(3)) for part in (even, odd)]
+        shape = self.op("Shape", x)
+        row, column = (self.op("Gather", shape, self.whole(k)) for k in (2, 3))
+        half = self.op("Div", column, self.whole(2))
+        target = self.join([self.whole(1, -1), row, half], 0)
+        return self.op("Reshape", self.join(rows, 3), target)
+
+    def rows_of(self, part: str) -> list[str]:
+        """Even and odd rows of a packed pass."""
+        end = self.whole(np.iinfo(np.int64).max)
+        return [
+            self.op("Slice", part, self.whole(k), end, self.whole(2), self.whole(2)) for k in (0, 1)
+        ]
+
+    def merge(self, parts: list[str]) -> str:
+        """All passes of a layer -> the layer."""
+        if len(parts) == 1:
+            return parts[0]
+        (even, odd), (other_even, other_odd) = (self.rows_of(part) for part in parts)
+        return self.woven([even, other_even, other_odd, odd])
+
+    def spread(self, part: str, p: int, passes: int) -> str:
+        """As `network.put` into zeros."""
+        if passes == 1:
+            return part
+        even, _ = self.rows_of(part)
+        zero = self.op("ConstantOfShape", self.op("Shape", even))
+        # A packed array of zeros has half the rows of a part: its own rows are not looked at.
+        (even, odd) = self.rows_of(part)
+        corners = [even, zero, zero, odd] if p == 0 else [zero, even, odd, zero]
+        return self.woven(corners)
+
+    # Numbers.
+
+    def rounded(self, x: str, unit: float = 1.0) -> str:
+        """Less than 2^22 units, rounded to whole ones."""
+        rounder = self.number(ROUNDER * unit)
+        return self.op("Sub", self.op("Add", x, rounder), rounder)
+
+    def clip(self, x: str, low: float, high: float) -> str:
+        return self.op("Clip", x, self.number(low), self.number(high))
+
+    def log2(self, x: str) -> str:
+        """As `exact.log2`, of numbers from 2^-60 to 2^60."""
+        scaled = self.op("Mul", x, self.number(ABOVE))
+        power = self.op("Sub", scaled, self.op("Mul", scaled, self.number(BELOW)))
+        m = self.op("Div", x, power)
+        # Only the nearest whole number is asked of `Log`, and of a power of two.
+        exponent = self.op("Mul", self.op("Log", power), self.number(1 / np.log(2)))
+        rest = m
+        for factor, term in ((1.40815007, -4.45325453), (None, 5.52538099), (None, -3.59235683)):
+            rest = self.op("Mul", rest, m if factor is None else self.number(factor))
+            rest = self.op("Add", rest, self.number(term))
+        below = self.op("Sub", m, self.number(1))
+        half = self.op("Sub", m, self.number(0.5))
+        slope = self.op("Add", self.op("Mul", half, rest), self.number(2))
+        return self.op("Add", self.op("Mul", below, slope), self.rounded(exponent))
+
+    def logarithmic(self, x: str, unit: float, scale: float) -> str:
+        """sign x log2(1 + |x| / unit) / scale."""
+        size = self.op("Add", self.op("Mul", self.op("Abs", x), self.number(1 / unit)), self.number(1))
+        signed = self.op("Mul", self.op("Sign", x), self.log2(size))
+        return self.op("Mul", signed, self.number(1 / scale))
+
+    # The network.
+
+    def steps(self) -> str:
+        """The input that holds the step indices of the ladder's layers."""
+        return self.input("steps", TensorProto.INT32, [7])
+
+    def features(self, steps: str, finest: int = 0) -> str:
+        """Features of step indices, none below `finest`: 56 x 1."""
+        if finest:
+            steps = self.op("Max", steps, self.constant(np.array([finest], np.int32)))
+        table = np.stack([conditions([step]) for step in STEPS.tolist()])
+        rows = self.op("Gather", self.constant(table), steps)
+        return self.op("Reshape", rows, self.whole(7 * (KNOTS + 1), 1))
+
+    def delta(self, steps: str, layer: int, of: Array | None = None) -> str:
+        """The step of one of the ladder's layers, or what `of` has for every step index."""
+        table = np.array([delta(step) for step in STEPS.tolist()]) if of is None else of
+        index = self.op("Gather", steps, self.constant(np.array([layer], np.int32)))
+        return self.op("Gather", self.constant(table), index)
+
+    def conditioned(self, matrix: Array, features: str) -> str:
+        """A product of features, 1 x outputs x 1 x 1."""
+        column = self.op("MatMul", self.weight(matrix), features)
+        return self.op("Unsqueeze", column, self.whole(0, 3))
+
+    def product(self, x: str, product: Product) -> str:
+        assert product.limit is not None
+        x = self.rounded(self._limited(x, product.unit, product.limit), product.unit)
+        return self._dense(x, product.matrix / np.float32(product.unit), product.biases)
+
+    def _limited(self, x: str, unit: float, limit: int) -> str:
+        return self.clip(x, -limit * unit, limit * unit)
+
+    def _dense(self, x: str, matrix: Array, biases: Array | None) -> str:
+        inputs = [x, self.weight(matrix.T[:, :, None, None])]
+        return self.op("Conv", *inputs, *([] if biases is None else [self.weight(biases)]))
+
+    def block(self, h: str, block: Block, features: str) -> str:
+        limit, hidden_limit = block.limits
+        assert block.limit and limit and hidden_limit
+        x = self.rounded(self._limited(h, block.unit, block.limit), block.unit)
+        kernel = (block.kernel / np.float32(block.unit)).transpose(2, 0, 1)[:, None]
+        group = len(kernel)
+        u = self.op("Conv", x, self.weight(kernel), group=group, pads=[1, 1, 1, 1])
+        u = self.rounded(self._limited(u, 1.0, limit))
+        hidden = self._dense(u, block.expand, None)
+        shift = self.conditioned(block.condition, features)
+        shift = self.op("Add", shift, self.weight(block.shift[None, :, None, None]))
+        hidden = self.clip(self.op("Add", hidden, shift), 0, hidden_limit)  # ReLU
+        return self.op("Add", self._dense(self.rounded(hidden), block.project, block.biases), h)
