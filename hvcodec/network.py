@@ -380,7 +380,7 @@ class Network:
             if index and la.stride < LAYERS[index - 1].stride:
                 h = shuffle(self.up[STRIDES.index(la.stride) - 1](h), 2)
             missing = present[index] == OFF
-            seen = present if missing or present[index] != steps[index] else steps
+            seen = steps if present[index] == steps[index] else present
             if index < COARSE_LAYERS:
                 seen = [max(s, FINEST_COARSE) for s in seen]
             condition = conditions(seen)

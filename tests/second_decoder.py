@@ -403,7 +403,7 @@ class Decoder:
             stride, channels, passes = SIZES[name]
             if k and stride < SIZES[NAMES[k - 1]][0]:
                 h = shuffle(net.product(f"up.{int(math.log2(64 // stride)) - 1}", h), 2)
-            seen = steps if present[k] == steps[k] != OFF else present
+            seen = steps if present[k] == steps[k] else present
             condition = net.condition([max(s, 96) if k < 4 else s for s in seen])
             delta = exp2(F((steps[k] if present[k] == OFF else present[k]) / 16 - 1))
             spread = net.t[f"spread_{name}"][:, None, None]

@@ -70,6 +70,12 @@ def test_a_layer_can_be_left_out(photo, stream):
     assert psnr(photo, hvcodec.decode(data)) > 25
 
 
+def test_a_file_without_a_coarse_layer_can_be_cut(photo):
+    data = hvcodec.encode(photo, rate_weights={"z5": math.inf})
+    whole, part = hvcodec.latents(data), hvcodec.latents(hvcodec.cut(data, layers=6))
+    assert all((whole[name] == part[name]).all() for name in NAMES[:6])
+
+
 def test_presets_move_rate_between_layers(photo):
     def coarse_share(preset):
         sizes = lengths(hvcodec.encode(photo, rate_weights=preset))
