@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import webbrowser
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -265,6 +266,29 @@ def _one(file: str, work: Callable[[Job], str], output: str | None = None) -> st
 
 def _source(file: str) -> Job:
     return Job(None if file == files.PIPE else Path(file), None)
+
+
+@main.command()
+@click.argument("file")
+def view(file: str) -> None:
+    """Show a .hvc file in the browser, layer by layer, until Ctrl-C."""
+
+    def work(job: Job) -> str:
+        data = files.read(job.source)
+        container.read(data, partial=True)
+        from . import view as viewing
+
+        server, address = viewing.server(job.source.name if job.source else "stdin.hvc", data)
+        with server:
+            click.echo(f"{address}  (Ctrl-C ends it)", err=True)
+            webbrowser.open(address)
+            try:
+                server.serve_forever()
+            except KeyboardInterrupt:
+                pass
+        return ""
+
+    _one(file, work)
 
 
 @main.command()

@@ -12,16 +12,19 @@ const MAX_ESCAPE = 24;
 export class Stack {
   /**
    * @param {Uint32Array} words Most recent first.
+   * @param {object|null} place Where a stack of the first of these words stood, to go on from there.
    * @throws {HvcError} No stack has these words.
    */
-  constructor(words) {
+  constructor(words, place = null) {
     if (words.length && !words[0]) throw new HvcError("the coded data cannot be a stack");
     this.words = words;
-    this.at = 0;
-    this.high = 0;
-    this.low = 0;
-    if (words.length) this.low = words[this.at++];
+    Object.assign(this, place ?? { at: Math.min(words.length, 1), high: 0, low: words[0] ?? 0 });
     this.refill();
+  }
+
+  get place() {
+    const { at, high, low } = this;
+    return { at, high, low };
   }
 
   get empty() {

@@ -1,10 +1,8 @@
 /** Symbols off the stack, pass by pass, under the tables that their priors pick. */
 import { HvcError } from "./errors.js";
-import { clamp, f32, log2, rint } from "./exact.js";
 
 const SCALES = 89; // levels that tables exist for; the highest one is 8
 const SHAPES = 8;
-const HIGHEST_LEVEL = 184;
 export const PART_TABLES = SCALES * SHAPES; // where those of the parts of windows begin
 const SILENT = (1 - 2 ** -10) * 2 ** 24;
 const PART_SILENT = (1 - 2 ** -16) * 2 ** 24;
@@ -36,20 +34,21 @@ export class Tables {
   }
 }
 
-/** Level of a scale, from its log2 and that of the step. */
-export function levelOf(log2Scale, log2Step) {
-  return clamp(rint(f32(f32(f32(log2Scale - log2Step) + 8) * 8)), 0, HIGHEST_LEVEL);
-}
-
-export const shapeOf = (shape) => rint(f32(clamp(f32(shape + f32(0.5)), 0, 1) * (SHAPES - 1)));
-
 /** Low bits that a level codes apart. */
 export const shiftOf = (level) => (level < SCALES ? 0 : Math.ceil((level - SCALES + 1) / 8));
 
 export const tableOf = (level, shape) => (level - 8 * shiftOf(level)) * SHAPES + shape;
 
-/** log2 of steps and spreads. */
-export const logs = (numbers) => Float32Array.from(numbers, log2);
+/** Symbols of a pass of the ladder, from the levels and shapes of its priors. */
+export function ladderSymbols(stack, tables, { level, shape }) {
+  const table = new Int16Array(level.length);
+  const shift = new Uint8Array(level.length);
+  for (let at = 0; at < table.length; at++) {
+    shift[at] = shiftOf(level[at]);
+    table[at] = tableOf(level[at], shape[at]);
+  }
+  return pop(stack, tables, table, shift);
+}
 
 /**
  * The symbols of one pass.

@@ -1,0 +1,76 @@
+/** The exact network of a model: ONNX graphs (docs/onnx.md) in onnxruntime-web. */
+import * as ort from "./vendor/ort.wasm.min.mjs";
+import { fetched } from "./fetched.js";
+import { HvcError } from "./errors.js";
+import { Windows } from "./refinement.js";
+import { Tables } from "./tables.js";
+
+const LOSSLESS_PASSES = 4;
+const MOST_THREADS = 4;
+const OPTIONS = { executionProviders: ["wasm"], enableCpuMemArena: false, enableMemPattern: false };
+
+export const tensor = (kind, data, dims) => new ort.Tensor(kind, data, dims);
+export const floats = (data, dims) => tensor("float32", data, dims);
+
+let runtime = null;
+
+/** Start the runtime, once. */
+async function started() {
+  ort.env.wasm.wasmBinary = await fetched("vendor/ort-wasm-simd-threaded.wasm.gz");
+  ort.env.wasm.wasmPaths = { mjs: new URL("vendor/ort-wasm-simd-threaded.mjs", import.meta.url).href };
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MOST_THREADS) : 1;
+}
+
+/** Let messages and chunks that wait come in. */
+function turn() {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
+}
+
+export class Network {
+  /**
+   * A model by the id that files carry. Graphs are made ready in the order in which they are run, while
+   * the first ones may run already.
+   */
+  static async open(model) {
+    runtime ??= started();
+    const folder = `models/${model}`;
+    const [about, counts] = await Promise.all([
+      fetched(`${folder}/model.json.gz`).catch(() => {
+        throw new HvcError(`the file needs model ${model}, which is not part of this page`);
+      }),
+      fetched(`${folder}/counts.bin.gz`),
+      runtime,
+    ]);
+    return new Network(folder, JSON.parse(new TextDecoder().decode(about)), new Int32Array(counts.buffer));
+  }
+
+  constructor(folder, about, counts) {
+    this.about = about;
+    this.tables = new Tables(counts, about.reaches);
+    this.windows = new Windows(this.tables, about.ratios, about.weights);
+    this.sessions = {};
+    const names = [...about.passes.map(({ graph }) => graph), "planes", "picture"];
+    if (about.lossless) for (let pass = 0; pass < LOSSLESS_PASSES; pass++) names.push(`lossless-${pass}`);
+    let before = Promise.resolve();
+    for (const name of names) {
+      const bytes = fetched(`${folder}/${name}.onnx.gz`);
+      before = Promise.all([bytes, before]).then(([graph]) => ort.InferenceSession.create(graph, OPTIONS));
+      before.catch(() => {}); // whoever runs it hears of it
+      this.sessions[name] = before;
+    }
+  }
+
+  /** Run a graph. */
+  async run(name, inputs, outputs) {
+    const session = await this.sessions[name];
+    await turn();
+    return session.run(inputs, outputs);
+  }
+}
