@@ -1,4 +1,4 @@
-"""The browser page (`web/`, docs/browser.md) and one file for it, served to this machine alone."""
+"""The browser page (`web/page`, docs/browser.md) and one file for it, served to this machine alone."""
 
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -9,7 +9,7 @@ from urllib.parse import quote
 from .errors import UsageError
 
 _INSTALLED = Path(__file__).parent / "web"
-_CHECKOUT = Path(__file__).parent.parent / "web"
+_CHECKOUT = Path(__file__).parent.parent / "web" / "page"
 HOST = "127.0.0.1"
 SHOWN = "/shown/"  # where the file lies, under its name
 HEADERS = {

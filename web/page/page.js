@@ -7,19 +7,16 @@ const KEPT = 1 << 26; // pixels of all pictures of a file up to which they are k
 /** What is open, and what the page has of it. */
 class Opened {
   constructor(source, name) {
+    this.id = ++count;
     this.name = name;
     this.header = null;
     this.received = 0;
     this.pictures = new Map(); // by layers; previews until the pictures come
     this.chosen = null; // layers that the user wants to see; null for the newest
-    this.worker = new Worker("worker.js", { type: "module" });
-    this.worker.onmessage = ({ data }) => this.hear(data);
-    this.worker.onerror = () => say("this browser cannot run the decoder");
-    this.worker.postMessage({ source });
+    worker.postMessage({ id: this.id, source });
   }
 
   hear({ header, received, picture, error }) {
-    if (opened !== this) return;
     if (error) say(error);
     if (header) {
       this.header = header;
@@ -49,16 +46,23 @@ class Opened {
 
   choose(layers) {
     this.chosen = Math.min(layers, this.layers);
-    if (this.pictures.get(this.chosen)?.preview !== false) this.worker.postMessage({ layers: this.chosen });
+    if (this.pictures.get(this.chosen)?.preview !== false) worker.postMessage({ layers: this.chosen });
     draw();
   }
 }
 
+const worker = new Worker("worker.js", { type: "module" });
+worker.onmessage = ({ data: { id, ready, ...news } }) => {
+  if (ready) document.body.dataset.ready = true;
+  else if (opened.id === id) opened.hear(news);
+};
+worker.onerror = () => say("this browser cannot run the decoder");
+
 let opened = null;
+let count = 0; // of files that were opened
 let original = null; // ImageData
 
 function open(source, name) {
-  opened?.worker.terminate();
   opened = new Opened(source, name);
   document.title = `${name} – hvcodec`;
   delete document.body.dataset.shown;
@@ -176,3 +180,4 @@ get("address").onsubmit = (event) => {
 
 const address = new URLSearchParams(location.search).get("file");
 if (address) openAddress(address);
+else worker.postMessage({ model: true });

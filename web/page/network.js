@@ -7,18 +7,48 @@ import { Tables } from "./tables.js";
 
 const LOSSLESS_PASSES = 4;
 const MOST_THREADS = 4;
-const OPTIONS = { executionProviders: ["wasm"], enableCpuMemArena: false, enableMemPattern: false };
+const OPTIONS = {
+  executionProviders: ["wasm"],
+  graphOptimizationLevel: "disabled", // that is done when the page is built
+  // Memory of one graph is for the next one too.
+  enableCpuMemArena: false,
+  enableMemPattern: false,
+};
 
 export const tensor = (kind, data, dims) => new ort.Tensor(kind, data, dims);
 export const floats = (data, dims) => tensor("float32", data, dims);
 
-let runtime = null;
-
-/** Start the runtime, once. */
-async function started() {
+/** Start the runtime. */
+async function start() {
   ort.env.wasm.wasmBinary = await fetched("vendor/ort-wasm-simd-threaded.wasm.gz");
   ort.env.wasm.wasmPaths = { mjs: new URL("vendor/ort-wasm-simd-threaded.mjs", import.meta.url).href };
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MOST_THREADS) : 1;
+}
+
+let runtime = null;
+const networks = {};
+
+/**
+ * A model by the id that files carry. Its graphs are made ready in the order in which they are run, while
+ * the first ones may run already.
+ */
+export function networkOf(model) {
+  runtime ??= start();
+  return (networks[model] ??= open(`models/${model}`, model));
+}
+
+/** The id of the model that new files have. */
+export const newestModel = async () => new TextDecoder().decode(await fetched("models/default"));
+
+async function open(folder, model) {
+  const [about, counts] = await Promise.all([
+    fetched(`${folder}/model.json.gz`).catch(() => {
+      throw new HvcError(`the file needs model ${model}, which is not part of this page`);
+    }),
+    fetched(`${folder}/counts.bin.gz`),
+    runtime,
+  ]);
+  return new Network(folder, JSON.parse(new TextDecoder().decode(about)), new Int32Array(counts.buffer));
 }
 
 /** Let messages and chunks that wait come in. */
@@ -34,23 +64,6 @@ function turn() {
 }
 
 export class Network {
-  /**
-   * A model by the id that files carry. Graphs are made ready in the order in which they are run, while
-   * the first ones may run already.
-   */
-  static async open(model) {
-    runtime ??= started();
-    const folder = `models/${model}`;
-    const [about, counts] = await Promise.all([
-      fetched(`${folder}/model.json.gz`).catch(() => {
-        throw new HvcError(`the file needs model ${model}, which is not part of this page`);
-      }),
-      fetched(`${folder}/counts.bin.gz`),
-      runtime,
-    ]);
-    return new Network(folder, JSON.parse(new TextDecoder().decode(about)), new Int32Array(counts.buffer));
-  }
-
   constructor(folder, about, counts) {
     this.about = about;
     this.tables = new Tables(counts, about.reaches);
@@ -65,6 +78,7 @@ export class Network {
       before.catch(() => {}); // whoever runs it hears of it
       this.sessions[name] = before;
     }
+    this.ready = before;
   }
 
   /** Run a graph. */
