@@ -28,7 +28,9 @@ def folder() -> Path:
     """
     found = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
     if not (found / "vendor").is_dir():
-        raise UsageError("the browser page is not built: run bin/web in hvcodec's source, and install it again")
+        raise UsageError(
+            "the browser page is not built: run bin/web in a copy of hvcodec's source"
+        )
     return found
 
 

@@ -29,7 +29,7 @@ SECONDS = 1000  # of playwright's time
 
 
 def _chromium() -> tuple[str, dict[str, str]]:
-    """A Chromium and its environment: the machine's own, else the one that `bin/web dev` took from npm."""
+    """A Chromium and its environment: the machine's own, else that which `bin/web dev` took from npm."""
     if own := shutil.which("chromium"):
         return own, {}
     if not (NPM / "@sparticuz").is_dir():
