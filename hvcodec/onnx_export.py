@@ -1,4 +1,4 @@
-"""A model's decoder as ONNX graphs, for decoders without this package; `docs/onnx.md` describes them."""
+"""A model's decoder as ONNX graphs, for decoders without this package; see `docs/onnx.md`."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from .ladder import LAYERS, STRIDES
 from .lossless import COLOURS, MEAN_UNIT, POSITIONS, SCALE_SHIFT, SHARES, SURPRISE_UNIT, Lossless
 from .lossless_tables import SHAPES as LOSSLESS_SHAPES
 from .lossless_tables import UNIT
-from .network import COARSE_LAYERS, FINEST_COARSE, MEAN_MAX, SCALE_MAX, Network, Product, delta
+from .network import COARSE_LAYERS, FINEST_COARSE, MEAN_MAX, SCALE_MAX, Network, delta
 from .network import MEAN_UNIT as PRIOR_UNIT
 from .onnx_graph import STEPS, WIDE_ROUNDER, Graph
 from .tables import LOWEST, MAX_SHIFT, SCALES, SCALES_PER_OCTAVE, SHAPES
@@ -46,7 +46,7 @@ def _absorbed(g: Graph, network: Network, number: int, steps: str) -> str:
         g.logarithmic(symbol, 1, 2),
     ]
     back = g.product(g.join(features), network.rungs[k][p][2])
-    return g.op("Add", trunk, g.spread(back, p, la.passes))
+    return g.added(back, p, la.passes, trunk)
 
 
 def _pass(network: Network, number: int) -> Graph:
@@ -62,7 +62,7 @@ def _pass(network: Network, number: int) -> Graph:
     else:
         h = _absorbed(g, network, number - 1, steps)
         if la.stride < LAYERS[PASSES[number - 1][0]].stride:
-            h = g.shuffle(g.product(h, network.up[STRIDES.index(la.stride) - 1]), 2)
+            h = g.shuffled(h, network.up[STRIDES.index(la.stride) - 1], 2)
     features = g.features(steps, FINEST_COARSE if k < COARSE_LAYERS else 0)
     for block in blocks:
         h = g.block(h, block, features)
@@ -188,39 +188,24 @@ def _picture(network: Network) -> Graph:
     offset = g.op("Mul", g.product(h, network.closing_head), gain)
     ac = g.op("Add", g.channels(planes, DC_PLANES, PLANES), offset)
     linear = _linear(g, network, g.join([g.channels(planes, 0, DC_PLANES), ac]))
-    middle = g.shuffle(g.product(h, network.middle_in), 2)
+    middle = g.shuffled(h, network.middle_in, 2)
     for block in network.middle_blocks:
         middle = g.block(middle, block, features)
-    u = g.shuffle(g.product(h, network.synthesis_in), 4)
-    u = g.op("Add", u, g.shuffle(g.product(middle, network.middle_out), 2))
+    u = g.shuffled(h, network.synthesis_in, 4)
+    u = g.op("Add", u, g.shuffled(middle, network.middle_out, 2))
     seen = g.op("Mul", linear, g.number(1 / 64))
-    u = g.op("Add", u, g.product(_unshuffled(g, seen), _reordered(network.synthesis_picture)))
+    u = g.op("Add", u, g.product(seen, network.synthesis_picture, 2))
     for block in network.synthesis_blocks:
         u = g.block(u, block, features)
     gain = g.op("Mul", g.conditioned(network.gain, features), g.number(8))
-    details = g.shuffle(g.op("Mul", g.product(u, network.synthesis_out), gain), 2)
+    details = g.op("Mul", g.product(u, network.synthesis_out), gain)
+    details = g.op("DepthToSpace", details, blocksize=2, mode="CRD")
     x = g.op("Add", g.op("Add", details, linear), g.number(128))
     size = [1, 3, "8 height", "8 width"]
     for name, unit, kind in ("pixels", 1, UINT8), ("sixteenths", UNIT, INT16):
         parts = g.clip(g.op("Mul", x, g.number(unit)), 0, 255 * unit)
         g.output(name, g.op("Cast", g.rounded(parts), to=kind), kind, size)
     return g
-
-
-def _unshuffled(g: Graph, x: str) -> str:
-    """2x2 positions to channels, in ONNX's order: by position, then by channel."""
-    return g.op("SpaceToDepth", x, blocksize=2)
-
-
-def _reordered(product: Product, parts: int = 1) -> Product:
-    """A product for `_unshuffled` inputs of three channels each, or for several of them."""
-    order = [
-        12 * part + 4 * c + position for part in range(parts) for position in range(4) for c in range(3)
-    ]
-    other = object.__new__(Product)
-    other.unit, other.limit, other.biases = product.unit, product.limit, product.biases
-    other.matrix = product.matrix[order]
-    return other
 
 
 def _lossless(layer: Lossless, number: int) -> Graph:
@@ -239,8 +224,7 @@ def _lossless(layer: Lossless, number: int) -> Graph:
     width = len(head.matrix)
     if not number:
         seen = g.op("Mul", g.op("Sub", level, g.number(128)), g.number(1 / 64))
-        both = g.join([_unshuffled(g, seen), _unshuffled(g, fraction)])
-        h = g.product(both, _reordered(layer.into, 2))
+        h = g.product(g.join([seen, fraction]), layer.into, 2)
     else:
         h = g.input("trunk", FLOAT, [1, width, "height", "width"])
         found = g.input("differences", FLOAT, [1, 3, "height", "width"])
