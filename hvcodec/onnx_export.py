@@ -15,7 +15,7 @@ from .lossless_tables import SHAPES as LOSSLESS_SHAPES
 from .lossless_tables import UNIT
 from .network import COARSE_LAYERS, FINEST_COARSE, MEAN_MAX, SCALE_MAX, Network, delta
 from .network import MEAN_UNIT as PRIOR_UNIT
-from .onnx_graph import STEPS, WIDE_ROUNDER, Graph
+from .onnx_graph import STEPS, Graph
 from .tables import LOWEST, MAX_SHIFT, SCALES, SCALES_PER_OCTAVE, SHAPES
 from .transform import BLOCK, DC_PLANES, OVERLAP, PLANES, VALUE_UNIT, frequency_bands
 
@@ -125,10 +125,6 @@ def _linear(g: Graph, network: Network, planes: str) -> str:
     """Coefficients -> pixels of the inverse linear transform, in float64 and then float32."""
     transform = network.transform
 
-    def whole(x: str) -> str:
-        rounder = g.constant(np.array(WIDE_ROUNDER * VALUE_UNIT))
-        return g.op("Sub", g.op("Add", x, rounder), rounder)
-
     def turned(x: str, axis: int, turns: Array) -> str:
         """The 8 pixels around every inner block border, turned."""
         end = np.iinfo(np.int64).max
@@ -156,19 +152,20 @@ def _linear(g: Graph, network: Network, planes: str) -> str:
         for c in range(3)
     ]
     x = g.op("Gather", planes, g.whole(*by_colour), axis=1)
-    x = whole(g.op("Cast", x, to=DOUBLE))
+    x = g.op("Mul", g.op("Cast", x, to=DOUBLE), g.constant(np.array(1 / VALUE_UNIT)))
+    x = g.rounded(x)
     shape = g.op("Shape", planes)
     sides = [g.op("Gather", shape, g.whole(axis)) for axis in (2, 3)]
     x = g.op("MatMul", g.constant(np.stack(basis)), g.op("Reshape", x, g.whole(3, size, -1)))
-    x = g.op("Reshape", whole(x), g.join([g.whole(3, BLOCK, BLOCK), *sides], 0))
+    x = g.op("Reshape", g.rounded(x), g.join([g.whole(3, BLOCK, BLOCK), *sides], 0))
     x = g.op("Transpose", x, perm=[0, 3, 1, 4, 2])
     eights = [g.op("Mul", side, g.whole(BLOCK)) for side in sides]
     full = g.join([g.whole(1, 3), *eights], 0)
     x = g.op("Reshape", x, full)
     turns = transform.turns.transpose(0, 2, 1)
-    x = whole(turned(x, 3, turns[3:].transpose(0, 2, 1)))
-    x = whole(turned(x, 2, turns[:3].transpose(0, 2, 1)))
-    x = g.op("MatMul", g.constant(transform.colour.T), g.op("Reshape", x, g.whole(3, -1)))
+    x = g.rounded(turned(x, 3, turns[3:].transpose(0, 2, 1)))
+    x = g.rounded(turned(x, 2, turns[:3].transpose(0, 2, 1)))
+    x = g.op("MatMul", g.constant(transform.colour.T * VALUE_UNIT), g.op("Reshape", x, g.whole(3, -1)))
     return g.op("Cast", g.op("Reshape", x, full), to=FLOAT)
 
 

@@ -16,11 +16,6 @@ from .steps import OFF
 
 OPSET, IR_VERSION = 18, 8
 
-# Adding and taking away 1.5 * 2^23 units leaves less than 2^22 units rounded to whole ones, halves to
-# even, as `Round` does, which is slow in places.
-ROUNDER = 1.5 * 2.0**23
-WIDE_ROUNDER = 1.5 * 2.0**52  # the same in float64
-
 # x q - (x q) (1 - 2^-24), q = 2^24 + 2, is the power of two next above x (S. M. Rump, "Error estimation
 # of floating-point summation and dot product", 2012), twice what he calls the unit in the first place.
 ABOVE, BELOW = 2.0**24 + 2, 1 - 2.0**-24
@@ -161,10 +156,14 @@ class Graph:
 
     # Numbers.
 
-    def rounded(self, x: str, unit: float = 1.0) -> str:
-        """Less than 2^22 units, rounded to whole ones."""
-        rounder = self.number(ROUNDER * unit)
-        return self.op("Sub", self.op("Add", x, rounder), rounder)
+    def rounded(self, x: str) -> str:
+        return self.op("Round", x)
+
+    def counted(self, x: str, unit: float, limit: int, least: int | None = None) -> str:
+        """Numbers in whole units, clamped to -limit (or `least`) .. limit."""
+        if unit != 1:
+            x = self.op("Mul", x, self.number(1 / unit))
+        return self.rounded(self.clip(x, -limit if least is None else least, limit))
 
     def clip(self, x: str, low: float, high: float) -> str:
         return self.op("Clip", x, self.number(low), self.number(high))
@@ -220,41 +219,36 @@ class Graph:
 
     def product(self, x: str, product: Product, stride: int = 1) -> str:
         """A product over channels, or those of stride x stride positions (`network.unshuffle`)."""
-        x = self._gridded(x, product)
-        matrix = product.matrix.T / np.float32(product.unit)
-        return self._dense(x, matrix.reshape(len(matrix), -1, stride, stride), product.biases, stride)
+        weights = product.matrix.T
+        weights = weights.reshape(len(weights), -1, stride, stride)
+        inputs = self._inputs_of(x, product), self.weight(weights), self.weight(product.biases)
+        return self.op("Conv", *inputs, strides=[stride, stride])
 
     def shuffled(self, x: str, product: Product, r: int) -> str:
         """A product over channels whose outputs go to r x r positions (`network.shuffle`)."""
-        matrix = np.concatenate([product.matrix / np.float32(product.unit), product.biases[None]])
-        # Biases differ by position, so they are weights of a channel of ones.
+        # Biases differ by position, so they are the weights of a channel of ones.
+        matrix = np.concatenate([product.matrix, product.biases[None]])
         ones = self.whole(0, 0, 0, 0, 0, 1, 0, 0)
-        x = self.op("Pad", self._gridded(x, product), ones, self.number(1))
+        x = self.op("Pad", self._inputs_of(x, product), ones, self.number(1))
         weights = self.weight(matrix.reshape(len(matrix), -1, r, r))
         return self.op("ConvTranspose", x, weights, strides=[r, r])
 
-    def _gridded(self, x: str, product: Product) -> str:
+    def _inputs_of(self, x: str, product: Product) -> str:
         assert product.limit is not None
-        return self.rounded(self._limited(x, product.unit, product.limit), product.unit)
-
-    def _limited(self, x: str, unit: float, limit: int) -> str:
-        return self.clip(x, -limit * unit, limit * unit)
-
-    def _dense(self, x: str, weights: Array, biases: Array | None, stride: int = 1) -> str:
-        inputs = [x, self.weight(weights)] + ([] if biases is None else [self.weight(biases)])
-        return self.op("Conv", *inputs, strides=[stride, stride])
+        return self.counted(x, product.unit, product.limit)
 
     def block(self, h: str, block: Block, features: str) -> str:
+        """As `network.Block`."""
         limit, hidden_limit = block.limits
         assert block.limit and limit and hidden_limit
-        x = self.rounded(self._limited(h, block.unit, block.limit), block.unit)
-        kernel = (block.kernel / np.float32(block.unit)).transpose(2, 0, 1)[:, None]
-        group = len(kernel)
-        u = self.op("Conv", x, self.weight(kernel), group=group, pads=[1, 1, 1, 1])
-        u = self.rounded(self._limited(u, 1.0, limit))
-        hidden = self._dense(u, block.expand.T[:, :, None, None], None)
+        kernel = block.kernel.transpose(2, 0, 1)[:, None]
+        expand, project = (m.T[:, :, None, None] for m in (block.expand, block.project))
+        x = self.counted(h, block.unit, block.limit)
+        x = self.op("Conv", x, self.weight(kernel), group=len(kernel), pads=[1, 1, 1, 1])
+        hidden = self.op("Conv", self.counted(x, 1, limit), self.weight(expand))
+        # Not as the biases of a `Conv`: they are not whole units, so they have to come last.
         shift = self.conditioned(block.condition, features)
         shift = self.op("Add", shift, self.weight(block.shift[None, :, None, None]))
-        hidden = self.clip(self.op("Add", hidden, shift), 0, hidden_limit)  # ReLU
-        project = block.project.T[:, :, None, None]
-        return self.op("Add", self._dense(self.rounded(hidden), project, block.biases), h)
+        hidden = self.counted(self.op("Add", hidden, shift), 1, hidden_limit, 0)  # ReLU
+        out = self.op("Conv", hidden, self.weight(project), self.weight(block.biases))
+        return self.op("Add", out, h)
