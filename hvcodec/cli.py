@@ -378,7 +378,7 @@ def export(run: Path, target: Path, lossless: Path | None) -> None:
 @click.argument("model")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def export_onnx(model: str, folder: Path) -> None:
-    """Write a model's decoder as ONNX graphs (docs/onnx.md); MODEL is a shipped one's name or a file."""
+    """Write the decoder of MODEL, a name or a file, as ONNX graphs (docs/onnx.md)."""
     need_onnx()
     from . import onnx_export
 

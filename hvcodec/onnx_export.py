@@ -1,4 +1,4 @@
-"""A model's decoder as ONNX graphs, for decoders without this package; `docs/onnx.md` describes them."""
+"""A model's decoder as ONNX graphs, for decoders without this package; see `docs/onnx.md`."""
 
 import json
 from pathlib import Path
@@ -13,9 +13,9 @@ from .ladder import LAYERS, STRIDES
 from .lossless import COLOURS, MEAN_UNIT, POSITIONS, SCALE_SHIFT, SHARES, SURPRISE_UNIT, Lossless
 from .lossless_tables import SHAPES as LOSSLESS_SHAPES
 from .lossless_tables import UNIT
-from .network import COARSE_LAYERS, FINEST_COARSE, MEAN_MAX, SCALE_MAX, Network, Product, delta
+from .network import COARSE_LAYERS, FINEST_COARSE, MEAN_MAX, SCALE_MAX, Network, delta
 from .network import MEAN_UNIT as PRIOR_UNIT
-from .onnx_graph import STEPS, WIDE_ROUNDER, Graph
+from .onnx_graph import STEPS, Graph
 from .tables import LOWEST, MAX_SHIFT, SCALES, SCALES_PER_OCTAVE, SHAPES
 from .transform import BLOCK, DC_PLANES, OVERLAP, PLANES, VALUE_UNIT, frequency_bands
 
@@ -46,7 +46,7 @@ def _absorbed(g: Graph, network: Network, number: int, steps: str) -> str:
         g.logarithmic(symbol, 1, 2),
     ]
     back = g.product(g.join(features), network.rungs[k][p][2])
-    return g.op("Add", trunk, g.spread(back, p, la.passes))
+    return g.added(back, p, la.passes, trunk)
 
 
 def _pass(network: Network, number: int) -> Graph:
@@ -62,7 +62,7 @@ def _pass(network: Network, number: int) -> Graph:
     else:
         h = _absorbed(g, network, number - 1, steps)
         if la.stride < LAYERS[PASSES[number - 1][0]].stride:
-            h = g.shuffle(g.product(h, network.up[STRIDES.index(la.stride) - 1]), 2)
+            h = g.shuffled(h, network.up[STRIDES.index(la.stride) - 1], 2)
     features = g.features(steps, FINEST_COARSE if k < COARSE_LAYERS else 0)
     for block in blocks:
         h = g.block(h, block, features)
@@ -125,10 +125,6 @@ def _linear(g: Graph, network: Network, planes: str) -> str:
     """Coefficients -> pixels of the inverse linear transform, in float64 and then float32."""
     transform = network.transform
 
-    def whole(x: str) -> str:
-        rounder = g.constant(np.array(WIDE_ROUNDER * VALUE_UNIT))
-        return g.op("Sub", g.op("Add", x, rounder), rounder)
-
     def turned(x: str, axis: int, turns: Array) -> str:
         """The 8 pixels around every inner block border, turned."""
         end = np.iinfo(np.int64).max
@@ -156,19 +152,20 @@ def _linear(g: Graph, network: Network, planes: str) -> str:
         for c in range(3)
     ]
     x = g.op("Gather", planes, g.whole(*by_colour), axis=1)
-    x = whole(g.op("Cast", x, to=DOUBLE))
+    x = g.op("Mul", g.op("Cast", x, to=DOUBLE), g.constant(np.array(1 / VALUE_UNIT)))
+    x = g.rounded(x)
     shape = g.op("Shape", planes)
     sides = [g.op("Gather", shape, g.whole(axis)) for axis in (2, 3)]
     x = g.op("MatMul", g.constant(np.stack(basis)), g.op("Reshape", x, g.whole(3, size, -1)))
-    x = g.op("Reshape", whole(x), g.join([g.whole(3, BLOCK, BLOCK), *sides], 0))
+    x = g.op("Reshape", g.rounded(x), g.join([g.whole(3, BLOCK, BLOCK), *sides], 0))
     x = g.op("Transpose", x, perm=[0, 3, 1, 4, 2])
     eights = [g.op("Mul", side, g.whole(BLOCK)) for side in sides]
     full = g.join([g.whole(1, 3), *eights], 0)
     x = g.op("Reshape", x, full)
     turns = transform.turns.transpose(0, 2, 1)
-    x = whole(turned(x, 3, turns[3:].transpose(0, 2, 1)))
-    x = whole(turned(x, 2, turns[:3].transpose(0, 2, 1)))
-    x = g.op("MatMul", g.constant(transform.colour.T), g.op("Reshape", x, g.whole(3, -1)))
+    x = g.rounded(turned(x, 3, turns[3:].transpose(0, 2, 1)))
+    x = g.rounded(turned(x, 2, turns[:3].transpose(0, 2, 1)))
+    x = g.op("MatMul", g.constant(transform.colour.T * VALUE_UNIT), g.op("Reshape", x, g.whole(3, -1)))
     return g.op("Cast", g.op("Reshape", x, full), to=FLOAT)
 
 
@@ -188,39 +185,24 @@ def _picture(network: Network) -> Graph:
     offset = g.op("Mul", g.product(h, network.closing_head), gain)
     ac = g.op("Add", g.channels(planes, DC_PLANES, PLANES), offset)
     linear = _linear(g, network, g.join([g.channels(planes, 0, DC_PLANES), ac]))
-    middle = g.shuffle(g.product(h, network.middle_in), 2)
+    middle = g.shuffled(h, network.middle_in, 2)
     for block in network.middle_blocks:
         middle = g.block(middle, block, features)
-    u = g.shuffle(g.product(h, network.synthesis_in), 4)
-    u = g.op("Add", u, g.shuffle(g.product(middle, network.middle_out), 2))
+    u = g.shuffled(h, network.synthesis_in, 4)
+    u = g.op("Add", u, g.shuffled(middle, network.middle_out, 2))
     seen = g.op("Mul", linear, g.number(1 / 64))
-    u = g.op("Add", u, g.product(_unshuffled(g, seen), _reordered(network.synthesis_picture)))
+    u = g.op("Add", u, g.product(seen, network.synthesis_picture, 2))
     for block in network.synthesis_blocks:
         u = g.block(u, block, features)
     gain = g.op("Mul", g.conditioned(network.gain, features), g.number(8))
-    details = g.shuffle(g.op("Mul", g.product(u, network.synthesis_out), gain), 2)
+    details = g.op("Mul", g.product(u, network.synthesis_out), gain)
+    details = g.op("DepthToSpace", details, blocksize=2, mode="CRD")
     x = g.op("Add", g.op("Add", details, linear), g.number(128))
     size = [1, 3, "8 height", "8 width"]
     for name, unit, kind in ("pixels", 1, UINT8), ("sixteenths", UNIT, INT16):
         parts = g.clip(g.op("Mul", x, g.number(unit)), 0, 255 * unit)
         g.output(name, g.op("Cast", g.rounded(parts), to=kind), kind, size)
     return g
-
-
-def _unshuffled(g: Graph, x: str) -> str:
-    """2x2 positions to channels, in ONNX's order: by position, then by channel."""
-    return g.op("SpaceToDepth", x, blocksize=2)
-
-
-def _reordered(product: Product, parts: int = 1) -> Product:
-    """A product for `_unshuffled` inputs of three channels each, or for several of them."""
-    order = [
-        12 * part + 4 * c + position for part in range(parts) for position in range(4) for c in range(3)
-    ]
-    other = object.__new__(Product)
-    other.unit, other.limit, other.biases = product.unit, product.limit, product.biases
-    other.matrix = product.matrix[order]
-    return other
 
 
 def _lossless(layer: Lossless, number: int) -> Graph:
@@ -239,8 +221,7 @@ def _lossless(layer: Lossless, number: int) -> Graph:
     width = len(head.matrix)
     if not number:
         seen = g.op("Mul", g.op("Sub", level, g.number(128)), g.number(1 / 64))
-        both = g.join([_unshuffled(g, seen), _unshuffled(g, fraction)])
-        h = g.product(both, _reordered(layer.into, 2))
+        h = g.product(g.join([seen, fraction]), layer.into, 2)
     else:
         h = g.input("trunk", FLOAT, [1, width, "height", "width"])
         found = g.input("differences", FLOAT, [1, 3, "height", "width"])

@@ -1,7 +1,8 @@
 """The parts of the exact network (`network.py`) as ONNX operators, for `onnx_export.py`.
 
-Arrays are 1 x C x H x W of float32. The sums of every product (`Conv`, `MatMul`) are exact in any order;
-everything else is one IEEE operation an operator. So no choice that a runtime makes changes a bit.
+Arrays are 1 x C x H x W of float32. The sums of every product (`Conv`, `MatMul`) are exact in any
+order; everything else is one IEEE operation an operator. So no choice that a runtime makes changes a
+bit.
 """
 
 from collections.abc import Sequence
@@ -14,11 +15,6 @@ from .network import KNOTS, Block, Product, conditions, delta
 from .steps import OFF
 
 OPSET, IR_VERSION = 18, 8
-
-# Adding and taking away 1.5 * 2^23 units leaves less than 2^22 units rounded to whole ones, halves to
-# even, as `Round` does, which is slow in places.
-ROUNDER = 1.5 * 2.0**23
-WIDE_ROUNDER = 1.5 * 2.0**52  # the same in float64
 
 # x q - (x q) (1 - 2^-24), q = 2^24 + 2, is the power of two next above x (S. M. Rump, "Error estimation
 # of floating-point summation and dot product", 2012), twice what he calls the unit in the first place.
@@ -43,7 +39,12 @@ class Graph:
         return name
 
     def output(self, name: str, value: str, kind: int, shape: Sequence[int | str]) -> None:
-        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        """Make the result of the operator before an output."""
+        for node in self._nodes:
+            for names in (node.input, node.output):
+                for n, other in enumerate(names):
+                    if other == value:
+                        names[n] = name
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def model(self, about: str) -> ModelProto:
@@ -102,61 +103,67 @@ class Graph:
         ends, steps = self.whole(end, end), self.whole(stride, stride)
         return self.op("Slice", x, self.whole(rows, columns), ends, self.whole(2, 3), steps)
 
-    def shuffle(self, x: str, r: int) -> str:
-        """Channels to r x r positions, as `network.shuffle`."""
-        return self.op("DepthToSpace", x, blocksize=r, mode="CRD")
-
     def join(self, x: list[str], axis: int = 1) -> str:
         return self.op("Concat", *x, axis=axis)
 
-    def woven(self, corners: list[str]) -> str:
-        """Four arrays of equal shape, of every 2 x 2 positions those at the upper left, upper right,
-        lower left and lower right."""
-        return self.op("DepthToSpace", self.join(corners), blocksize=2, mode="DCR")
+    def side(self, x: str, axis: int) -> str:
+        """Of an array, int64 x 1."""
+        return self.op("Shape", x, start=axis, end=axis + 1)
 
     def take(self, x: str, p: int, passes: int) -> str:
         """As `network.take`."""
         if passes == 1:
             return x
-        even, odd = (self.grid(x, row, (p + row) % 2) for row in (0, 1))
-        rows = [self.op("Unsqueeze", part, self.whole(3)) for part in (even, odd)]
-        shape = self.op("Shape", x)
-        row, column = (self.op("Gather", shape, self.whole(k)) for k in (2, 3))
-        half = self.op("Div", column, self.whole(2))
-        target = self.join([self.whole(1, -1), row, half], 0)
-        return self.op("Reshape", self.join(rows, 3), target)
+        rows = [self.grid(x, row, (p + row) % 2) for row in (0, 1)]
+        pairs = self.join([self.op("Unsqueeze", row, self.whole(3)) for row in rows], 3)
+        half = self.side(rows[0], 3)
+        return self.op("Reshape", pairs, self.join([self.whole(1, -1), self.side(x, 2), half], 0))
 
-    def rows_of(self, part: str) -> list[str]:
-        """Even and odd rows of a packed pass."""
-        end = self.whole(np.iinfo(np.int64).max)
-        return [
-            self.op("Slice", part, self.whole(k), end, self.whole(2), self.whole(2)) for k in (0, 1)
-        ]
+    def _wide(self, part: str) -> str:
+        """A packed pass, every number twice."""
+        scales = self.constant(np.array([1, 1, 1, 2], np.float32))
+        how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        return self.op("Resize", part, "", scales, mode="nearest", **how)
+
+    def _first(self, x: str) -> str:
+        """Where the first of two passes has its positions; bool H x W."""
+        zero, one = (self.constant(np.array(n, np.int64)) for n in (0, 1))
+        rows, columns = (
+            self.op("Range", zero, self.op("Squeeze", self.side(x, axis)), one) for axis in (2, 3)
+        )
+        place = self.op("Add", self.op("Unsqueeze", rows, self.whole(1)), columns)
+        return self.op("Equal", self.op("Mod", place, self.whole(2)), self.whole(0))
 
     def merge(self, parts: list[str]) -> str:
         """All passes of a layer -> the layer."""
         if len(parts) == 1:
             return parts[0]
-        (even, odd), (other_even, other_odd) = (self.rows_of(part) for part in parts)
-        return self.woven([even, other_even, other_odd, odd])
+        wide = [self._wide(part) for part in parts]
+        return self.op("Where", self._first(wide[0]), *wide)
 
-    def spread(self, part: str, p: int, passes: int) -> str:
-        """As `network.put` into zeros."""
-        if passes == 1:
-            return part
-        even, _ = self.rows_of(part)
-        zero = self.op("ConstantOfShape", self.op("Shape", even))
-        # A packed array of zeros has half the rows of a part: its own rows are not looked at.
-        (even, odd) = self.rows_of(part)
-        corners = [even, zero, zero, odd] if p == 0 else [zero, even, odd, zero]
-        return self.woven(corners)
+    def added(self, part: str, p: int, passes: int, into: str) -> str:
+        """As `network.put`, adding."""
+        if passes == 2:
+            here = self.op("Cast", self._first(into), to=TensorProto.FLOAT)
+            here = self.op("Sub", self.number(1), here) if p else here
+            part = self.op("Mul", self._wide(part), here)
+        return self.op("Add", into, part)
+
+    def woven(self, corners: list[str]) -> str:
+        """Four arrays of equal shape, of every 2 x 2 positions those at the upper left, upper right,
+        lower left and lower right."""
+        return self.op("DepthToSpace", self.join(corners), blocksize=2)
 
     # Numbers.
 
-    def rounded(self, x: str, unit: float = 1.0) -> str:
-        """Less than 2^22 units, rounded to whole ones."""
-        rounder = self.number(ROUNDER * unit)
-        return self.op("Sub", self.op("Add", x, rounder), rounder)
+    def rounded(self, x: str) -> str:
+        return self.op("Round", x)
+
+    def counted(self, x: str, unit: float, limit: int, least: int | None = None) -> str:
+        """Numbers in whole units, clamped to -limit (or `least`) .. limit."""
+        if unit != 1:
+            x = self.op("Mul", x, self.number(1 / unit))
+        return self.rounded(self.clip(x, -limit if least is None else least, limit))
 
     def clip(self, x: str, low: float, high: float) -> str:
         return self.op("Clip", x, self.number(low), self.number(high))
@@ -180,7 +187,9 @@ class Graph:
     def logarithmic(self, x: str, unit: float, scale: float) -> str:
         """sign x log2(1 + |x| / unit) / scale."""
         size = self.op("Add", self.op("Mul", self.op("Abs", x), self.number(1 / unit)), self.number(1))
-        signed = self.op("Mul", self.op("Sign", x), self.log2(size))
+        # The logarithm of what is smaller than 2^-24 is 0 anyway.
+        sign = self.clip(self.op("Mul", x, self.number(2.0**24)), -1, 1)
+        signed = self.op("Mul", sign, self.log2(size))
         return self.op("Mul", signed, self.number(1 / scale))
 
     # The network.
@@ -208,28 +217,38 @@ class Graph:
         column = self.op("MatMul", self.weight(matrix), features)
         return self.op("Unsqueeze", column, self.whole(0, 3))
 
-    def product(self, x: str, product: Product) -> str:
+    def product(self, x: str, product: Product, stride: int = 1) -> str:
+        """A product over channels, or those of stride x stride positions (`network.unshuffle`)."""
+        weights = product.matrix.T
+        weights = weights.reshape(len(weights), -1, stride, stride)
+        inputs = self._inputs_of(x, product), self.weight(weights), self.weight(product.biases)
+        return self.op("Conv", *inputs, strides=[stride, stride])
+
+    def shuffled(self, x: str, product: Product, r: int) -> str:
+        """A product over channels whose outputs go to r x r positions (`network.shuffle`)."""
+        # Biases differ by position, so they are the weights of a channel of ones.
+        matrix = np.concatenate([product.matrix, product.biases[None]])
+        ones = self.whole(0, 0, 0, 0, 0, 1, 0, 0)
+        x = self.op("Pad", self._inputs_of(x, product), ones, self.number(1))
+        weights = self.weight(matrix.reshape(len(matrix), -1, r, r))
+        return self.op("ConvTranspose", x, weights, strides=[r, r])
+
+    def _inputs_of(self, x: str, product: Product) -> str:
         assert product.limit is not None
-        x = self.rounded(self._limited(x, product.unit, product.limit), product.unit)
-        return self._dense(x, product.matrix / np.float32(product.unit), product.biases)
-
-    def _limited(self, x: str, unit: float, limit: int) -> str:
-        return self.clip(x, -limit * unit, limit * unit)
-
-    def _dense(self, x: str, matrix: Array, biases: Array | None) -> str:
-        inputs = [x, self.weight(matrix.T[:, :, None, None])]
-        return self.op("Conv", *inputs, *([] if biases is None else [self.weight(biases)]))
+        return self.counted(x, product.unit, product.limit)
 
     def block(self, h: str, block: Block, features: str) -> str:
+        """As `network.Block`."""
         limit, hidden_limit = block.limits
         assert block.limit and limit and hidden_limit
-        x = self.rounded(self._limited(h, block.unit, block.limit), block.unit)
-        kernel = (block.kernel / np.float32(block.unit)).transpose(2, 0, 1)[:, None]
-        group = len(kernel)
-        u = self.op("Conv", x, self.weight(kernel), group=group, pads=[1, 1, 1, 1])
-        u = self.rounded(self._limited(u, 1.0, limit))
-        hidden = self._dense(u, block.expand, None)
+        kernel = block.kernel.transpose(2, 0, 1)[:, None]
+        expand, project = (m.T[:, :, None, None] for m in (block.expand, block.project))
+        x = self.counted(h, block.unit, block.limit)
+        x = self.op("Conv", x, self.weight(kernel), group=len(kernel), pads=[1, 1, 1, 1])
+        hidden = self.op("Conv", self.counted(x, 1, limit), self.weight(expand))
+        # Not as the biases of a `Conv`: they are not whole units, so they have to come last.
         shift = self.conditioned(block.condition, features)
         shift = self.op("Add", shift, self.weight(block.shift[None, :, None, None]))
-        hidden = self.clip(self.op("Add", hidden, shift), 0, hidden_limit)  # ReLU
-        return self.op("Add", self._dense(self.rounded(hidden), block.project, block.biases), h)
+        hidden = self.counted(self.op("Add", hidden, shift), 1, hidden_limit, 0)  # ReLU
+        out = self.op("Conv", hidden, self.weight(project), self.weight(block.biases))
+        return self.op("Add", out, h)
