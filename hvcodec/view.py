@@ -28,9 +28,7 @@ def folder() -> Path:
     """
     found = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
     if not (found / "vendor").is_dir():
-        raise UsageError(
-            "the browser page is not built: run bin/web in a copy of hvcodec's source"
-        )
+        raise UsageError("the browser page is not built: run bin/web in a copy of hvcodec's source")
     return found
 
 

@@ -31,6 +31,9 @@ export function lastOf(layer) {
   return index ? LAYERS.length - 1 : COARSE_HALF - 1;
 }
 
+/** Whether some layers of a file end with a run down the ladder. */
+export const endsRun = (layers) => layers > 0 && lastOf(layers - 1) === LAYERS.length - 1;
+
 /** Step indices that the ladder's layers are known to after a run, if `count` layers are there. */
 export function stepsOf(steps, run, count) {
   return LAYERS.map((_, k) => {

@@ -17,8 +17,9 @@ const SHARE_MAX = 255;
 const POSITIONS = [[0, 0], [1, 1], [0, 1], [1, 0]]; // row and column of the pixel of each pass
 const COLOURS = [1, 0, 2]; // in the order in which they are coded
 const PAIRS = [[0, 1], [0, 2], [1, 2]];
-const HEAD_TABLE = (32 * FRACTIONS + 0) * SHAPES + 7;
-const SHARE_TABLE = (64 * FRACTIONS + 0) * SHAPES + 7;
+// Of corrections: their scales are 2^-1 and 2^3.
+const HEAD_TABLE = 32 * FRACTIONS * SHAPES + 7;
+const SHARE_TABLE = 64 * FRACTIONS * SHAPES + 7;
 
 const scaleOf = (level) => exp2(f32(level / 8 - 5));
 
@@ -62,7 +63,7 @@ export class LosslessTables {
     return counts;
   }
 
-  /** Numbers under one table each. */
+  /** A few numbers, under one table each. */
   pop(stack, tables) {
     return pop(stack, this, Int16Array.from(tables), new Uint8Array(tables.length));
   }
@@ -97,11 +98,13 @@ export async function losslessPixels(network, tables, stack, shown, height, widt
 class Place {
   constructor(pass, height, width, rows, columns) {
     const [i, j] = POSITIONS[pass];
-    Object.assign(this, { pass, i, j, rows, columns, at: [], pixel: [] });
+    const inside = Math.ceil((height - i) / 2) * Math.ceil((width - j) / 2);
+    Object.assign(this, { i, j, rows, columns, at: new Int32Array(inside), pixel: new Int32Array(inside) });
+    let n = 0;
     for (let row = 0; 2 * row + i < height; row++) {
-      for (let column = 0; 2 * column + j < width; column++) {
-        this.at.push(row * columns + column);
-        this.pixel.push((2 * row + i) * width + 2 * column + j);
+      for (let column = 0; 2 * column + j < width; column++, n++) {
+        this.at[n] = row * columns + column;
+        this.pixel[n] = (2 * row + i) * width + 2 * column + j;
       }
     }
   }
@@ -123,69 +126,87 @@ class Place {
 
   /** A plane at the positions of the pass, moved. */
   moved(plane, down, right) {
-    const { rows, columns } = this;
-    return Float32Array.from(this.at, (at) => {
-      const row = Math.floor(at / columns) + down;
-      const column = (at % columns) + right;
-      return row < 0 || column < 0 || row >= rows || column >= columns ? 0 : plane[row * columns + column];
-    });
+    const { rows, columns, at } = this;
+    const found = new Float32Array(at.length);
+    for (let n = 0; n < at.length; n++) {
+      const row = Math.floor(at[n] / columns) + down;
+      const column = (at[n] % columns) + right;
+      if (row >= 0 && column >= 0 && row < rows && column < columns) found[n] = plane[row * columns + column];
+    }
+    return found;
   }
 }
 
+/** Decode the three colours of a pass, one after the other. */
 function decodePass(place, found, { tables, stack, shown, errors, pixels, grey }, differences) {
+  const { at, pixel } = place;
   const size = place.rows * place.columns;
   const whole = shown.length / 3;
-  const out = (name, k, at) => found[name].data[k * size + at];
-  const levelAt = (colour, pixel) => (shown[colour * whole + pixel] + UNIT / 2) >> 4;
+  const planesOf = (name) => [0, 1, 2].map((k) => found[name].data.subarray(k * size, (k + 1) * size));
+  const [mean, scale, shape, share, surprise] = ["mean", "scale", "shape", "share", "surprise"].map(planesOf);
+  const own = errors.at(-1);
   const surprises = [];
   for (let k = 0; k < 3; k++) {
-    const sources = PAIRS.map(([source, target], n) => ({ source, target, n })).filter(({ target }) => target === k);
-    const count = place.at.length;
-    const [means, levels] = [new Int16Array(count), new Uint8Array(count)];
-    place.at.forEach((at, n) => {
-      let centre = out("mean", k, at);
-      let scale = out("scale", k, at);
-      for (const { source, n: pair } of sources) {
-        centre = f32(centre + f32(out("share", pair, at) * errors.at(-1)[source][at]));
-        scale = f32(scale + f32(out("surprise", pair, at) * surprises[source][at]));
+    const [means, levels] = [new Int16Array(at.length), new Uint8Array(at.length)];
+    for (let n = 0; n < at.length; n++) {
+      let centre = mean[k][at[n]];
+      let width = scale[k][at[n]];
+      for (let pair = 0; pair < PAIRS.length; pair++) {
+        if (PAIRS[pair][1] !== k) continue;
+        const source = PAIRS[pair][0];
+        centre = f32(centre + f32(share[pair][at[n]] * own[source][at[n]]));
+        width = f32(width + f32(surprise[pair][at[n]] * surprises[source][at[n]]));
       }
       means[n] = rint(clamp(centre, -MEAN_MAX, MEAN_MAX) * UNIT);
-      levels[n] = rint(f32(clamp(scale, -5, 7) + 5) * 8);
-    });
-    const near = place.neighbours(errors);
-    const [octaves, shared] = tables.pop(stack, [HEAD_TABLE, HEAD_TABLE]);
-    const shares = shared ? tables.pop(stack, near.map(() => SHARE_TABLE)) : [];
-    if (Math.abs(octaves) > LEVELS || shares.some((share) => Math.abs(share) > SHARE_MAX)) refuse();
-    const centres = Int16Array.from(means, (mean, n) => {
-      let shift = 0;
-      for (let s = 0; s < shares.length; s++) shift = f32(shift + f32((shares[s] / 64) * near[s][n]));
-      return clamp(mean + rint(shift * UNIT), -MEAN_MAX * UNIT, MEAN_MAX * UNIT);
-    });
-    const rests = centres.map((centre) => centre - UNIT * ((centre + UNIT / 2) >> 4));
-    const table = rests.map((rest, n) => {
+      levels[n] = rint(f32(clamp(width, -5, 7) + 5) * 8);
+    }
+    const { centres, octaves } = corrected(means, tables, stack, place.neighbours(errors));
+    const table = new Int16Array(at.length);
+    for (let n = 0; n < at.length; n++) {
+      const rest = centres[n] - UNIT * wholeOf(centres[n]);
       const level = clamp(levels[n] + octaves, 0, LEVELS - 1);
-      return (level * FRACTIONS + Math.abs(rest)) * SHAPES + out("shape", k, place.at[n]);
-    });
-    const symbols = tables.pop(stack, table);
-    const [error, surprise] = [new Float32Array(size), new Float32Array(size)];
-    symbols.forEach((symbol, n) => {
-      const [at, pixel] = [place.at[n], place.pixel[n]];
-      const difference = (rests[n] < 0 ? -symbol : symbol) + ((centres[n] + UNIT / 2) >> 4);
-      const value = levelAt(COLOURS[k], pixel) + difference;
+      table[n] = (level * FRACTIONS + Math.abs(rest)) * SHAPES + shape[k][at[n]];
+    }
+    const symbols = pop(stack, tables, table, new Uint8Array(table.length));
+    const [error, news] = [new Float32Array(size), new Float32Array(size)];
+    for (let n = 0; n < at.length; n++) {
+      const wholes = wholeOf(centres[n]);
+      const difference = (centres[n] < UNIT * wholes ? -symbols[n] : symbols[n]) + wholes;
+      const value = wholeOf(shown[COLOURS[k] * whole + pixel[n]]) + difference;
       if (value < 0 || value > 255) refuse();
-      for (const [other, colour] of COLOURS.entries()) {
-        if (!grey && other !== k) continue;
-        pixels[colour * whole + pixel] = value;
-        differences[other * size + at] = value - levelAt(colour, pixel);
+      for (let other = grey ? 0 : k; other < (grey ? 3 : k + 1); other++) {
+        const place = COLOURS[other] * whole + pixel[n];
+        pixels[place] = value;
+        differences[other * size + at[n]] = value - wholeOf(shown[place]);
       }
-      error[at] = difference - means[n] / UNIT;
-      surprise[at] = Math.min(log2(f32(1 + f32(Math.abs(error[at]) / scaleOf(levels[n])))), SURPRISE_MAX);
-    });
-    errors.at(-1).push(error);
-    surprises.push(surprise);
+      error[at[n]] = difference - means[n] / UNIT;
+      const far = f32(Math.abs(error[at[n]]) / scaleOf(levels[n]));
+      news[at[n]] = Math.min(log2(f32(1 + far)), SURPRISE_MAX);
+    }
+    own.push(error);
+    surprises.push(news);
     if (grey) break;
   }
 }
+
+/** Means, and what is added to the levels of scales, after the correction that the stack has. */
+function corrected(means, tables, stack, near) {
+  const [octaves, shared] = tables.pop(stack, [HEAD_TABLE, HEAD_TABLE]);
+  const shares = shared ? tables.pop(stack, near.map(() => SHARE_TABLE)) : [];
+  if (Math.abs(octaves) > LEVELS || shares.some((share) => Math.abs(share) > SHARE_MAX)) refuse();
+  const centres = means.slice();
+  if (shares.length) {
+    for (let n = 0; n < means.length; n++) {
+      let shift = 0;
+      for (let s = 0; s < shares.length; s++) shift = f32(shift + f32((shares[s] / 64) * near[s][n]));
+      centres[n] = clamp(means[n] + rint(shift * UNIT), -MEAN_MAX * UNIT, MEAN_MAX * UNIT);
+    }
+  }
+  return { centres, octaves };
+}
+
+/** The grey level that sixteenths are nearest to. */
+const wholeOf = (sixteenths) => (sixteenths + UNIT / 2) >> 4;
 
 function refuse() {
   throw new HvcError("the coded data do not fit the model");

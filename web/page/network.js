@@ -37,9 +37,6 @@ export function networkOf(model) {
   return (networks[model] ??= open(`models/${model}`, model));
 }
 
-/** The id of the model that new files have. */
-export const newestModel = async () => new TextDecoder().decode(await fetched("models/default"));
-
 async function open(folder, model) {
   const [about, counts] = await Promise.all([
     fetched(`${folder}/model.json.gz`).catch(() => {
@@ -78,7 +75,6 @@ export class Network {
       before.catch(() => {}); // whoever runs it hears of it
       this.sessions[name] = before;
     }
-    this.ready = before;
   }
 
   /** Run a graph. */

@@ -52,9 +52,8 @@ class Opened {
 }
 
 const worker = new Worker("worker.js", { type: "module" });
-worker.onmessage = ({ data: { id, ready, ...news } }) => {
-  if (ready) document.body.dataset.ready = true;
-  else if (opened.id === id) opened.hear(news);
+worker.onmessage = ({ data: { id, ...news } }) => {
+  if (opened.id === id) opened.hear(news);
 };
 worker.onerror = () => say("this browser cannot run the decoder");
 
@@ -94,8 +93,8 @@ function drawShares({ names, cuts, start }) {
 }
 
 function draw() {
+  if (!opened?.header) return;
   const { header, pictures, shown, layers, received } = opened;
-  if (!header) return;
   cut.value = shown || 1;
   [...shares.children].forEach((part, k) => part.classList.toggle("beyond", k >= shown));
   const arrived = layers < header.layers ? `; ${received} bytes are here, ${layers} of ${header.layers} layers` : "";
@@ -148,7 +147,7 @@ async function openOriginal(file) {
     return say(`${file.name} is not a picture that this browser reads`);
   }
   paint(beside, original, original.width, original.height);
-  if (opened) draw();
+  draw();
 }
 
 /** Pixels of the picture that is shown, RGBA, for tests. */
@@ -156,8 +155,12 @@ window.shownPixels = () => opened.pictures.get(opened.shown).image;
 
 const openFile = (file) => (file.name.endsWith(".hvc") ? open(file, file.name) : openOriginal(file));
 
-get("file").onchange = ({ target }) => target.files.length && open(target.files[0], target.files[0].name);
-get("original").onchange = ({ target }) => target.files.length && openOriginal(target.files[0]);
+for (const [id, use] of [["file", (file) => open(file, file.name)], ["original", openOriginal]]) {
+  get(id).onchange = ({ target }) => {
+    if (target.files.length) use(target.files[0]);
+    target.value = ""; // so that the same file can be chosen again
+  };
+}
 cut.oninput = () => opened.choose(cut.valueAsNumber);
 document.body.ondragover = (event) => {
   event.preventDefault();
@@ -178,6 +181,4 @@ get("address").onsubmit = (event) => {
   openAddress(new FormData(event.target).get("url"));
 };
 
-const address = new URLSearchParams(location.search).get("file");
-if (address) openAddress(address);
-else worker.postMessage({ model: true });
+openAddress(new URLSearchParams(location.search).get("file") ?? "example.hvc");

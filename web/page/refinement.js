@@ -12,6 +12,7 @@ const NARROWEST = f32(0.02);
 const LEAST_MASS = f32(1e-30);
 const MASS_FLOOR = 2 ** -24;
 const ODDS = 42;
+const LEVELS = 185;
 
 /** How far rate and distortion move the border between two symbols, in steps. */
 function borderShift(saved, distance) {
@@ -32,13 +33,16 @@ export class Known {
     for (const field of ["value", "low", "high", "fresh"]) other[field] = this[field].slice();
     return other;
   }
+}
 
-  /** A coefficient that was coded as on the ladder. */
-  setWhole(at, symbol, mean, delta, window) {
-    this.value[at] = f32(mean + f32(symbol * delta));
-    this.low[at] = f32(mean + f32(window[0] * delta));
-    this.high[at] = f32(mean + f32(window[1] * delta));
-    this.fresh[at] = symbol === 0;
+/** Up to three parts of each of some windows, in steps from the prior's mean. */
+class Parts {
+  constructor(count) {
+    const arrays = (size, kind) => Array.from({ length: size }, () => new kind(count));
+    this.edges = arrays(4, Float32Array);
+    this.points = arrays(3, Float32Array); // that the parts stand for
+    this.zero = arrays(3, Uint8Array); // whether a part keeps a fresh coefficient fresh
+    this.odds = arrays(2, Uint8Array); // of the first and the third part, as they are coded
   }
 }
 
@@ -46,14 +50,15 @@ export class Known {
 export class Windows {
   /**
    * @param {Tables} tables
-   * @param {Float32Array} ratio, weight Of the wide parts of distributions, by shape.
+   * @param {number[]} ratio, weight Of the wide parts of distributions, by shape.
    */
   constructor(tables, ratio, weight) {
     Object.assign(this, { tables, ratio, weight });
+    this.scale = Float32Array.from({ length: LEVELS }, (_, level) => exp2(f32(level / 8 - 8)));
   }
 
   below(edge, level, shape) {
-    return below(edge, exp2(f32(level / 8 - 8)), this.ratio[shape], this.weight[shape]);
+    return below(edge, this.scale[level], this.ratio[shape], this.weight[shape]);
   }
 
   bits(symbol, level, shape) {
@@ -62,23 +67,30 @@ export class Windows {
     return -log2(Math.max(mass, MASS_FLOOR));
   }
 
-  /** Ends of the window that a symbol of the ladder leaves, in steps from the mean. */
-  ofSymbol(symbol, level, shape) {
-    if (this.tables.silent[tableOf(level, shape)]) return [-Infinity, Infinity];
-    const size = Math.abs(symbol);
-    const [less, here, more] = [-1, 0, 1].map((k) => this.bits(size + k, level, shape));
-    const outer = f32(f32(size + 0.5) + borderShift(f32(more - here), 1));
-    const inner = size ? f32(f32(size - 0.5) + borderShift(f32(here - less), 1)) : -outer;
-    return symbol < 0 ? [-outer, -inner] : [inner, outer];
+  /** Make known what a symbol of the ladder says of a coefficient: the value, and the window around it. */
+  tell(known, at, symbol, { mean, level: levels, shape: shapes }, delta) {
+    const [level, shape] = [levels[at], shapes[at]];
+    let low = -Infinity;
+    let high = Infinity;
+    if (!this.tables.silent[tableOf(level, shape)]) {
+      const size = Math.abs(symbol);
+      const here = this.bits(size, level, shape);
+      const outer = f32(f32(size + 0.5) + borderShift(f32(this.bits(size + 1, level, shape) - here), 1));
+      let inner = -outer;
+      if (size) inner = f32(f32(size - 0.5) + borderShift(f32(here - this.bits(size - 1, level, shape)), 1));
+      low = symbol < 0 ? -outer : inner;
+      high = symbol < 0 ? -inner : outer;
+    }
+    known.value[at] = f32(mean[at] + f32(symbol * delta));
+    known.low[at] = f32(mean[at] + f32(low * delta));
+    known.high[at] = f32(mean[at] + f32(high * delta));
+    known.fresh[at] = symbol === 0;
   }
 
   /** What symbols of the ladder leave known. */
   afterLadder(symbols, prior, delta) {
     const known = new Known(symbols.length);
-    symbols.forEach((symbol, at) => {
-      const window = this.ofSymbol(symbol, prior.level[at], prior.shape[at]);
-      known.setWhole(at, symbol, prior.mean[at], delta, window);
-    });
+    for (let at = 0; at < symbols.length; at++) this.tell(known, at, symbols[at], prior, delta);
     return known;
   }
 
@@ -93,7 +105,9 @@ export class Windows {
   refine(stack, before, prior, delta) {
     const { mean, level, shape } = prior;
     const after = before.copy();
-    const [whole, parted] = [[], []];
+    const whole = new Int32Array(mean.length);
+    const parted = new Int32Array(mean.length);
+    let [wholes, some] = [0, 0];
     for (let at = 0; at < mean.length; at++) {
       const quiet =
         before.fresh[at] &&
@@ -101,26 +115,29 @@ export class Windows {
         before.low[at] < mean[at] &&
         mean[at] < before.high[at];
       if (quiet) after.value[at] = mean[at];
-      else (before.low[at] === -Infinity ? whole : parted).push(at);
+      else if (before.low[at] === -Infinity) whole[wholes++] = at;
+      else parted[some++] = at;
     }
-    const parts = parted.map((at) => this.parts(before, at, mean[at], level[at], shape[at], delta));
-    const table = Int16Array.from([
-      ...whole.map((at) => tableOf(level[at], shape[at])),
-      ...parts.map(({ odds }) => PART_TABLES + ODDS * odds[0] + odds[1]),
-    ]);
+    const parts = new Parts(some);
+    const table = new Int16Array(wholes + some);
     const shift = new Uint8Array(table.length);
-    whole.forEach((at, n) => (shift[n] = shiftOf(level[at])));
+    for (let n = 0; n < wholes; n++) {
+      table[n] = tableOf(level[whole[n]], shape[whole[n]]);
+      shift[n] = shiftOf(level[whole[n]]);
+    }
+    for (let n = 0; n < some; n++) {
+      const at = parted[n];
+      this.part(parts, n, before, at, mean[at], level[at], shape[at], delta);
+      table[wholes + n] = PART_TABLES + ODDS * parts.odds[0][n] + parts.odds[1][n];
+    }
     const symbols = pop(stack, this.tables, table, shift);
-    whole.forEach((at, n) => {
-      after.setWhole(at, symbols[n], mean[at], delta, this.ofSymbol(symbols[n], level[at], shape[at]));
-    });
-    parted.forEach((at, n) => narrow(after, at, symbols[whole.length + n], parts[n], mean[at], delta));
+    for (let n = 0; n < wholes; n++) this.tell(after, whole[n], symbols[n], prior, delta);
+    for (let n = 0; n < some; n++) narrow(after, parted[n], symbols[wholes + n], parts, n, mean[parted[n]], delta);
     return after;
   }
 
-  /** The parts of a window: edges and points in steps from the mean, whether they keep a fresh coefficient
-   * fresh, and the odds of the outer ones as they are coded. */
-  parts(known, at, mean, level, shape, delta) {
+  /** Part a window. */
+  part({ edges, points, zero, odds }, n, known, at, mean, level, shape, delta) {
     const low = f32(f32(known.low[at] - mean) / delta);
     const high = f32(f32(known.high[at] - mean) / delta);
     const fresh = known.fresh[at];
@@ -130,42 +147,56 @@ export class Windows {
     const size = f32(width / count);
     const first = fresh ? f32(centre - 0.5) : count === 3 ? f32(low + size) : low;
     const second = fresh ? f32(centre + 0.5) : count === 1 ? high : f32(first + size);
-    const edges = [low, clamp(first, low, high), clamp(second, low, high), high];
-    const [points, zero, logs] = [[], [], []];
+    edges[0][n] = low;
+    edges[1][n] = clamp(first, low, high);
+    edges[2][n] = clamp(second, low, high);
+    edges[3][n] = high;
     for (let k = 0; k < 3; k++) {
-      const [a, b] = [edges[k], edges[k + 1]];
-      const middle = f32(a + b);
-      zero.push(fresh && centre + k === 1 && a < 0 && b > 0);
-      points.push(zero[k] ? 0 : f32(middle / 2));
-      // On the negative side both probabilities are small, so their difference keeps its digits.
-      const [upper, lower] = middle > 0 ? [-a, -b] : [b, a];
-      const mass = f32(this.below(upper, level, shape) - this.below(lower, level, shape));
-      logs.push(log(Math.max(mass, LEAST_MASS)));
+      const [a, b] = [edges[k][n], edges[k + 1][n]];
+      const stays = fresh && centre + k === 1 && a < 0 && b > 0;
+      zero[k][n] = stays;
+      points[k][n] = stays ? 0 : f32(a + b) / 2;
     }
-    if (!fresh && count === 1) points[1] = f32(f32(known.value[at] - mean) / delta);
-    const odds = [0, 2].map((k) => {
-      if (f32(edges[k + 1] - edges[k]) < NARROWEST) return 0;
-      return clamp(rint(f32(f32(logs[k] - logs[1]) + 10) * 2) + 1, 1, ODDS - 1);
-    });
-    return { edges, points, zero, odds };
+    if (!fresh && count === 1) points[1][n] = f32(known.value[at] - mean) / delta;
+    const middle = this.logMass(edges[1][n], edges[2][n], level, shape);
+    for (let k = 0; k < 2; k++) {
+      const [a, b] = [edges[2 * k][n], edges[2 * k + 1][n]];
+      if (f32(b - a) < NARROWEST) continue; // 0: it cannot be
+      const odd = f32(this.logMass(a, b, level, shape) - middle);
+      odds[k][n] = clamp(rint(f32(odd + 10) * 2) + 1, 1, ODDS - 1);
+    }
+  }
+
+  /** Logarithm of the probability of what lies between two edges. */
+  logMass(a, b, level, shape) {
+    // On the negative side both probabilities are small, so their difference keeps its digits.
+    const flip = f32(a + b) > 0;
+    const upper = this.below(flip ? -a : b, level, shape);
+    const lower = this.below(flip ? -b : a, level, shape);
+    return log(Math.max(f32(upper - lower), LEAST_MASS));
   }
 }
 
-/** The part of its window that a symbol leaves of a coefficient. */
-function narrow(known, at, symbol, { edges, points, zero, odds }, mean, delta) {
-  if (Math.abs(symbol) > 1) throw new HvcError("the coded data do not fit the model");
-  const ends = [...edges];
-  const [down, up] = odds.map((i) => (i ? (i - 1) / 2 - 10 : -Infinity));
-  const total = log(f32(f32(1 + exp(down)) + exp(up)));
-  const costs = [down, 0, up].map((odd) => inBits(f32(total - odd)));
-  for (const k of [1, 2]) {
-    if (!odds[k - 1]) continue;
-    const [left, right] = [points[k - 1], points[k]];
-    const moved = borderShift(f32(costs[k] - costs[k - 1]), Math.max(f32(right - left), NARROWEST));
-    ends[k] = Math.min(Math.max(f32(f32(left + right) / 2 + moved), left), right);
-  }
-  known.value[at] = f32(mean + f32(delta * points[symbol + 1]));
-  known.low[at] = f32(mean + f32(delta * ends[symbol + 1]));
-  known.high[at] = f32(mean + f32(delta * ends[symbol + 2]));
-  known.fresh[at] = known.fresh[at] && zero[symbol + 1];
+/** Make known the part of its window that a symbol leaves of a coefficient. */
+function narrow(known, at, symbol, parts, n, mean, delta) {
+  if (symbol < -1 || symbol > 1) throw new HvcError("the coded data do not fit the model");
+  const part = symbol + 1;
+  const [low, high] = [border(parts, n, part), border(parts, n, part + 1)];
+  known.value[at] = f32(mean + f32(delta * parts.points[part][n]));
+  known.low[at] = f32(mean + f32(delta * low));
+  known.high[at] = f32(mean + f32(delta * high));
+  known.fresh[at] &&= parts.zero[part][n];
 }
+
+/** Where parts of a window end: at their edges, but between two that can be where rate and distortion move it. */
+function border({ edges, points, odds }, n, edge) {
+  if (edge === 0 || edge === 3 || !odds[edge - 1][n]) return edges[edge][n];
+  const [down, up] = [oddsOf(odds[0][n]), oddsOf(odds[1][n])];
+  const total = log(f32(f32(1 + exp(down)) + exp(up)));
+  const [left, right] = [points[edge - 1][n], points[edge][n]];
+  const saved = f32(inBits(f32(total - (edge === 1 ? 0 : up))) - inBits(f32(total - (edge === 1 ? down : 0))));
+  const moved = borderShift(saved, Math.max(f32(right - left), NARROWEST));
+  return Math.min(Math.max(f32(f32(left + right) / 2 + moved), left), right);
+}
+
+const oddsOf = (index) => (index ? (index - 1) / 2 - 10 : -Infinity);

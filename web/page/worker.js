@@ -1,12 +1,13 @@
 /**
  * Decodes files, away from the page. Takes { id, source }, a File or an address, and { layers } for every cut
- * of it that the page wants to see; { model: true } to get a model ready. Says { ready }, and with the id of
- * what is open { header }, { received }, { picture } and { error }.
+ * of it that the page wants to see. Says, with the id of what is open, { header }, { received }, { picture } and
+ * { error }.
  */
 import { readHeader, wholeLayers } from "./container.js";
 import { Decoder } from "./decoder.js";
 import { HvcError } from "./errors.js";
-import { networkOf, newestModel } from "./network.js";
+import { endsRun } from "./ladder.js";
+import { networkOf } from "./network.js";
 
 const KEPT = 1 << 21; // pixels of pictures up to which everything that pictures are made from is kept
 
@@ -90,7 +91,8 @@ class Opened {
     let shown = 0;
     while (opened === this) {
       const newest = states.at(-1);
-      if (newest.layers < this.whole) {
+      // At the end of a run down the ladder there is a picture to look at until the next one ends.
+      if (newest.layers < this.whole && !(shown < newest.layers && endsRun(newest.layers))) {
         const state = await decoder.further(newest, download.whole);
         if (header.width * header.height > KEPT) states[newest.layers] = null;
         states.push(state);
@@ -130,7 +132,7 @@ async function streamOf(source) {
 
 let opened = null;
 
-onmessage = ({ data: { id, source, layers, model } }) => {
+onmessage = ({ data: { id, source, layers } }) => {
   if (source) {
     opened?.wake();
     opened = new Opened(id);
@@ -140,14 +142,5 @@ onmessage = ({ data: { id, source, layers, model } }) => {
   } else if (layers) {
     opened.wanted = layers;
     opened.wake();
-  } else if (model) {
-    getReady();
   }
 };
-
-/** So that the first file need not wait. */
-async function getReady() {
-  const network = await networkOf(await newestModel());
-  await network.ready;
-  postMessage({ ready: true });
-}
