@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -165,11 +166,9 @@ def plot(results: dict[str, dict]) -> Figure:
     figure, axes = plt.subplots(figsize=(8, 6))
     for name, result in results.items():
         rates, qualities = curve(result["results"])
-        published = "pictures" not in result
-        style = "--" if published else "-"
-        axes.plot(rates, qualities, style, marker="" if published else ".", label=result["name"])
-        if name == "hvcodec":
-            axes.lines[-1].set(linewidth=2.5, color="black")
+        form = ".-" if "pictures" in result else "--"
+        own: dict[str, Any] = {"color": "black", "linewidth": 2.5} if name == "hvcodec" else {}
+        axes.plot(rates, qualities, form, label=result["name"], **own)
     for low, high in BANDS[::2]:
         axes.axhspan(low, high, color="black", alpha=0.05, linewidth=0)
     axes.set(xlabel="bits per pixel", ylabel="PSNR (RGB), dB", xlim=(0, 2.2), ylim=(24, 43))

@@ -96,7 +96,7 @@ def relative(results: dict[str, dict], pick: rd.Pick, label: str, ends: tuple[fl
         style = "-" if "pictures" in results[name] else "--"
         axes.plot(at, 100 * np.expm1(other(at) - mine(at)), style, label=results[name]["name"])
     axes.axhspan(-100, 0, color="tab:red", alpha=0.06, linewidth=0)
-    axes.text(ends[0], -2, " hvcodec loses here", color="tab:red", va="top")
+    axes.text(ends[0], -44, " hvcodec loses here", color="tab:red", va="bottom")
     axes.set(xlabel=label, ylabel="bits for the same quality against hvcodec, %", xlim=ends)
     axes.set(ylim=(-45, 210))
     axes.grid(alpha=0.3)
@@ -119,7 +119,7 @@ def picture_by_picture(results: dict[str, dict]) -> tuple[Figure, dict[str, tupl
         The plot, and for every codec how many pictures hvcodec loses by PSNR and by MS-SSIM.
     """
     names = [n for n, r in results.items() if n != "hvcodec" and "pictures" in r]
-    figure, panels = plt.subplots(1, 2, figsize=(12, 3.4), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(2, 1, figsize=(8, 6), sharex=True, layout="constrained")
     lost: dict[str, list[int]] = {name: [] for name in names}
     for axes, (what, pick) in zip(panels, (("PSNR", rd.curve), ("MS-SSIM", rd.similarity))):
         for row, name in enumerate(reversed(names)):
@@ -130,7 +130,7 @@ def picture_by_picture(results: dict[str, dict]) -> tuple[Figure, dict[str, tupl
             axes.scatter(rates, np.full(len(rates), row), c=colours, alpha=0.6, linewidths=0)
         axes.axvline(0, color="black")
         axes.set(yticks=range(len(names)), yticklabels=[results[n]["name"] for n in reversed(names)])
-        axes.set(xlabel=f"bits that hvcodec needs for the same {what}, % (a dot is a picture)")
+        axes.set(xlabel=f"bits that hvcodec needs for the same {what}, %")
         axes.grid(alpha=0.3)
     return figure, {name: (a, b) for name, (a, b) in lost.items()}
 
@@ -144,13 +144,12 @@ def losses(
     """Everything measured in which hvcodec is behind: (against what, in what, by how much)."""
     found = []
     for c in compared:
-        if c.overall > 0:
-            about = f"bits for the same PSNR, {RATES[0]:g} to {RATES[1]:g} bpp"
-            found.append((c.name, about, f"{c.overall:+.1f} %"))
-        worse = [(band, rate) for band, rate in zip(BANDS, c.bands) if rate > 0]
+        worse = [f"{c.overall:+.1f} %"] if c.overall > 0 else []
+        for (low, high), rate in zip(BANDS, c.bands):
+            if rate > 0:
+                worse.append(f"{rate:+.1f} % ({low}-{high} dB)")
         if worse:
-            words = ", ".join(f"{rate:+.1f} % ({low}-{high} dB)" for (low, high), rate in worse)
-            found.append((c.name, "the same in bands of PSNR", words))
+            found.append((c.name, "bits for the same PSNR", ", ".join(worse)))
         if c.ms_ssim is not None and c.ms_ssim > 0:
             found.append((c.name, "bits for the same MS-SSIM", f"{c.ms_ssim:+.1f} %"))
         behind = [lead for lead in c.leads if lead[0] < 0]
@@ -170,7 +169,7 @@ def losses(
             np.mean(mine[key]) / np.mean(results[name]["results"][key])
             for key in ("encoding_time", "decoding_time")
         ]
-        words = " and ".join(f"{t:.2g} times" for t in times)
+        words = " and ".join(f"{t:.1f} times" if t < 10 else f"{t:.0f} times" for t in times)
         if max(times) > 1:
             found.append((results[name]["name"], "seconds to encode and to decode", words))
     if extra["lossless"]:
@@ -255,6 +254,7 @@ def build(folder: Path, pictures: Path, model: str | None = None) -> str:
         compared=compared,
         bands=BANDS,
         rates=RATES,
+        side=crops.SIDE,
         losses=losses(results, compared, lost, extra),
         examples=looked_at,
         strip=[(shot, thumbnail(shot.pixels)) for shot in strip],

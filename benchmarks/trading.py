@@ -112,6 +112,8 @@ def plot(found: dict) -> Figure:
         right.plot(row["total"], row["psnr"], style, marker=".", label=name)
     left.set(xscale="log", yscale="log", xlabel="beta of the layer", ylabel="its bits per pixel")
     right.set(xlabel="bits per pixel of the file", ylabel="PSNR (RGB), dB")
+    left.set_xticks(found["betas"], [f"{beta:.2g}" for beta in found["betas"]], minor=False)
+    left.tick_params(axis="x", which="minor", labelbottom=False)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     right.legend(fontsize=8)
