@@ -311,7 +311,7 @@ def train(
     # third of the speed, and costs other programs little. Must be set before PyTorch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     need_torch("training")
-    from . import lossless_model, lossless_train, trainer
+    from . import lossless_model, lossless_train, processes, trainer
     from . import train as training
     from .model import Config
 
@@ -327,10 +327,11 @@ def train(
             layer = lossless_model.Config.from_dict(chosen)
     except (TypeError, ValueError) as error:
         raise UsageError(f"wrong config or recipe: {error}") from None
-    if lossless is None:
-        click.echo(training.train(pictures, run, plan, sizes, init))
-    else:
-        click.echo(lossless_train.train(pictures, run, plan, layer, lossless))
+    with processes.joined():
+        if lossless is None:
+            click.echo(training.train(pictures, run, plan, sizes, init))
+        else:
+            click.echo(lossless_train.train(pictures, run, plan, layer, lossless))
 
 
 @main.command()
