@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -157,6 +158,43 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, photo, mon
     assert trainer.step == 5  # saved after every calm step, up to the first restless stretch's end
 
 
+@pytest.mark.slow
+def test_the_tutorial_in_miniature(tmp_path, photo):
+    torch = pytest.importorskip("torch")
+    root = Path(__file__).parent.parent
+    page = (root / "docs" / "train-your-own.md").read_text()
+    commands = "".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
+    # The page's own words, for a network and a time that a test can afford.
+    small = f"--config '{TINY}' --recipe '{{\"batch_pixels\": 32768}}'"
+    commands, settings = re.subn("--config '[^']*'", small, commands)
+    commands, lengths = re.subn(r"--pixels (\S+)", lambda m: f"--pixels {float(m[1]) * 1e-4}", commands)
+    assert settings == lengths == 2
+    for folder in ("photos", "held-out"):
+        (tmp_path / folder).mkdir()
+    photo.save(tmp_path / "photos" / "photo.jpg")
+    photo.crop((0, 0, 200, 192)).save(tmp_path / "held-out" / "a.png")
+    (tmp_path / "benchmarks").symlink_to(root / "benchmarks")
+    prelude = f"""
+        hvcodec() {{ {sys.executable} -m hvcodec "$@"; }}
+        python() {{ {sys.executable} "$@"; }}
+        torchrun() {{ {sys.executable} -m torch.distributed.run --standalone "$@"; }}
+    """
+    environment = os.environ | {"TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    command = ["bash", "-euo", "pipefail", "-c", prelude + commands]
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
+
+    state = torch.load(tmp_path / "runs" / "mine" / "checkpoint.pt", weights_only=True)
+    assert state["counters"]["pixels"] >= 2e5  # both trainings
+    model_id = modelfile.identify((tmp_path / "mine.safetensors").read_bytes())
+    assert hvcodec.info((tmp_path / "coded" / "a.hvc").read_bytes())["model"] == model_id
+    held_out, back = (Image.open(tmp_path / folder / "a.png") for folder in ("held-out", "decoded"))
+    assert psnr(held_out, back) > 25
+    tables = [(tmp_path / "results" / name / "bd-rate.md").read_text() for name in ("mine", "shipped")]
+    assert "| jpeg | -" in tables[1]  # the shipped model needs fewer bits; a few steps may not do
+    assert "| jpeg | " in tables[0] and tables[0] != tables[1]
+
+
+@pytest.mark.slow
 def test_two_processes_train_like_one(tmp_path, photo):
     torch = pytest.importorskip("torch")
     (tmp_path / "pictures").mkdir()
