@@ -127,11 +127,15 @@ def _write_file(path: Path, data: bytes) -> None:
 
 
 def _write_object(path: Any, data: bytes) -> None:
+    from upath.implementations.cloud import CloudPath
+
     # Object stores put an object as a whole; stores of files move it to its name when all is written.
     try:
         with path.fs.transaction:
             path.fs.pipe_file(path.path, data)
-    except FileNotFoundError:  # of a store that has folders
+    except FileNotFoundError:
+        if isinstance(path, CloudPath):  # no folder is missing, but a bucket, and nobody asked for one
+            raise
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.fs.transaction:
             path.fs.pipe_file(path.path, data)

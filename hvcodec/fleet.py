@@ -68,7 +68,7 @@ class Outcome:
         made: whether there is a new result; only that has numbers.
         failed: whether there is none.
         pixels, size: see `Made`.
-        seconds: what reading, work and writing took.
+        core_seconds: time of processors that it took, all threads together.
         record: for the journal, if there is one.
     """
 
@@ -78,7 +78,7 @@ class Outcome:
     failed: bool = False
     pixels: int = 0
     size: int = 0
-    seconds: float = 0.0
+    core_seconds: float = 0.0
     record: Record | None = None
 
 
@@ -130,7 +130,7 @@ class Task:
         Args:
             earlier: what the journal knows of it.
         """
-        start = time.perf_counter()
+        start = time.process_time()
         goal = job
         try:
             data = files.read(job.source)
@@ -152,10 +152,8 @@ class Task:
             target, written = files.label(job.target), files.label(made.target)
             record = Record(target, written, _digest(data), _digest(made.data), self.options)
         where = files.label(job.source if made.data is None else made.target)
-        seconds = time.perf_counter() - start
-        return Outcome(
-            job, f"{where}: {made.said}", True, False, made.pixels, made.size, seconds, record
-        )
+        took = time.process_time() - start
+        return Outcome(job, f"{where}: {made.said}", True, False, made.pixels, made.size, took, record)
 
     def attempt_all(self, jobs: Sequence[tuple[Job, Record | None]]) -> list[Outcome]:
         """Do several jobs."""
@@ -210,7 +208,7 @@ def _by_ray(task: Task, jobs: list[tuple[Job, Record | None]]) -> Iterator[Outco
     except ImportError:
         raise UsageError("--ray needs Ray: pip install hvcodec[fleet]") from None
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
     def cores() -> int:
         return max(int(ray.cluster_resources().get("CPU", 1)), 1)
@@ -249,7 +247,7 @@ class Summary(TypedDict):
     bytes: int
     bpp: float | None
     seconds: float
-    work_seconds: float
+    core_seconds: float
     failures: list[str]
 
 
@@ -258,7 +256,7 @@ def summary(outcomes: Sequence[Outcome], seconds: float) -> Summary:
 
     Returns:
         files; made, kept (there before) and failed of them; megapixels, bytes (of `.hvc` files) and bpp
-        of those that were made; seconds; work_seconds, of all workers together; failures, lines.
+        of those that were made; seconds; core_seconds that it took; failures, lines.
     """
     made = [o for o in outcomes if o.made]
     failed = [o for o in outcomes if o.failed]
@@ -272,21 +270,21 @@ def summary(outcomes: Sequence[Outcome], seconds: float) -> Summary:
         "bytes": size,
         "bpp": 8 * size / pixels if pixels else None,
         "seconds": seconds,
-        "work_seconds": sum(o.seconds for o in made),
+        "core_seconds": sum(o.core_seconds for o in made),
         "failures": [o.said for o in failed],
     }
 
 
 def describe(found: Summary) -> str:
     """`summary` for people: a table of one line."""
-    each = found["work_seconds"] / found["megapixels"] if found["made"] else 0.0
+    each = found["core_seconds"] / found["megapixels"] if found["made"] else 0.0
     columns = {
         **{name: str(found[name]) for name in ("files", "made", "kept", "failed")},
         "megapixels": f"{found['megapixels']:.2f}",
         "bytes": str(found["bytes"]),
         "bpp": f"{found['bpp'] or 0:.3f}",
         "seconds": f"{found['seconds']:.1f}",
-        "work s/Mpx": f"{each:.2f}",
+        "core s/Mpx": f"{each:.2f}",
     }
     widths = [max(len(name), len(value)) for name, value in columns.items()]
     return "\n".join(
