@@ -209,12 +209,12 @@ def plan(inputs: Iterable[str], output: str | None, suffixes: Iterable[str], suf
             jobs.append(Job(source, place / relative.with_suffix(suffix).as_posix()))
         else:
             jobs.append(Job(source, place, named=True))
-    sources = {job.source.resolve() for job in jobs if job.source}
+    sources = {_identity(job.source) for job in jobs if job.source}
     seen: dict[Path, Job] = {}
     for job in jobs:
         if job.target is None:
             continue
-        target = job.target.resolve()
+        target = _identity(job.target)
         if target in sources:
             raise UsageError(f"{job.target} would be replaced by its own result")
         if target in seen:
@@ -222,3 +222,8 @@ def plan(inputs: Iterable[str], output: str | None, suffixes: Iterable[str], suf
             raise UsageError(f"{both} would both become {job.target}")
         seen[target] = job
     return jobs
+
+
+def _identity(path: Path) -> Path:
+    """What two names of one file share. Links and dots mean nothing in URLs."""
+    return path.resolve() if isinstance(path, Path) else path

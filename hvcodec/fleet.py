@@ -90,26 +90,34 @@ class Journal:
     """
 
     def __init__(self, path: str) -> None:
-        import sqlite3
-
         names = ", ".join(f.name for f in fields(Record))
-        try:
-            self._base = sqlite3.connect(path)
-            self._base.execute(f"CREATE TABLE IF NOT EXISTS made ({names}, PRIMARY KEY (target))")
-            self._base.execute(f"SELECT {names} FROM made LIMIT 0")
-        except sqlite3.Error as error:
-            raise UsageError(f"{path} cannot be the journal: {error}") from None
+        self._path = path
+        self._base: Any = None
+        # No waiting for the disk at each result, but sound after a loss of power too.
+        self._do("PRAGMA journal_mode = WAL")
+        self._do("PRAGMA synchronous = NORMAL")
+        self._do(f"CREATE TABLE IF NOT EXISTS made ({names}, PRIMARY KEY (target))")
+        self._do(f"SELECT {names} FROM made LIMIT 0")
 
     def find(self, job: Job) -> Record | None:
         """What is known of a job's target."""
-        target = [files.label(job.target)]
-        found = self._base.execute("SELECT * FROM made WHERE target = ?", target).fetchone()
-        return Record(*found) if found else None
+        found = self._do("SELECT * FROM made WHERE target = ?", files.label(job.target))
+        return Record(*found[0]) if found else None
 
     def add(self, record: Record) -> None:
         """Note a result, so that it is known whatever happens next."""
-        with self._base:
-            self._base.execute("INSERT OR REPLACE INTO made VALUES (?, ?, ?, ?, ?)", astuple(record))
+        self._do("INSERT OR REPLACE INTO made VALUES (?, ?, ?, ?, ?)", *astuple(record))
+
+    def _do(self, command: str, *values: str) -> list[Any]:
+        """Results of a command that is either done for good or not at all."""
+        import sqlite3
+
+        try:
+            self._base = self._base or sqlite3.connect(self._path)
+            with self._base:
+                return self._base.execute(command, values).fetchall()
+        except sqlite3.Error as error:
+            raise UsageError(f"{self._path} cannot be the journal: {error}") from None
 
 
 @dataclass(frozen=True)
