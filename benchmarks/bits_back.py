@@ -2,9 +2,9 @@
 
     python benchmarks/bits_back.py PICTURES OUT [--qualities 20,50,80] [--model FILE]
 
-Both files of a picture come back through the decoder and must give the same pixels. Also the price of cuts:
-what a prefix with side information takes beside one without, for the loan that is open there. A quality
-of `lossless` stands for a whole lossless file. Writes `bits_back.json` and prints a table.
+Both files of a picture come back through the decoder and must give the same pixels. Also the price of
+cuts: what a prefix with side information takes beside one without, for the loan that is open there. A
+quality of `lossless` stands for a whole lossless file. Writes `bits_back.json` and prints a table.
 """
 
 import argparse
