@@ -39,7 +39,7 @@ def measure(pixels: np.ndarray, quality: str, model: str | None) -> dict:
             "encoding_time": middle - start,
             "decoding_time": end - middle,
         }
-    if not np.array_equal(*pictures):
+    if not np.array_equal(pictures[0], pictures[1]):
         raise SystemExit("side information changed a picture")
     return found
 
