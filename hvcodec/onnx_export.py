@@ -245,9 +245,11 @@ def _lossless(layer: Lossless, number: int) -> Graph:
     surprise = g.op("Mul", g.channels(out, 12, 15), g.number(SURPRISE_UNIT))
     size = [1, 3, "height", "width"]
     g.output("trunk_out", h, FLOAT, [1, width, "height", "width"])
-    for name, x in ("mean", mean), ("scale", scale), ("share", share), ("surprise", surprise):
-        g.output(name, x, FLOAT, size)
+    g.output("mean", mean, FLOAT, size)
+    g.output("scale", scale, FLOAT, size)
     g.output("shape", g.op("Cast", tail, to=UINT8), UINT8, size)
+    g.output("share", share, FLOAT, size)
+    g.output("surprise", surprise, FLOAT, size)
     return g
 
 
