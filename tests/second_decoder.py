@@ -84,10 +84,19 @@ class Tables:
     lossless layer."""
 
     def set_tables(self, counts, reaches):
-        self.reaches, self.counts = reaches, np.split(counts, np.cumsum(2 * reaches + 2)[:-1])
+        self.counts = np.split(counts, np.cumsum(2 * reaches + 2)[:-1])
         zero = np.array([c[r] for c, r in zip(self.counts, reaches)])
         limit = np.where(np.arange(len(reaches)) < 712, 1 - 2.0**-10, 1 - 2.0**-16)
         self.silent = zero > limit * 2**24
+        self.models = {}
+
+    def model(self, table, exact):
+        """Of the coder, and the reach; of the ladder's tables or of the lossless layer's."""
+        if (table, exact) not in self.models:
+            counts = self.lossless_table(table) if exact else self.counts[table]
+            model = constriction.stream.model.Categorical((counts - 1).astype(float), perfect=False)
+            self.models[table, exact] = model, len(counts) // 2 - 1
+        return self.models[table, exact]
 
     def lossless_table(self, table):
         """Counts of one table of the lossless layer."""
@@ -97,21 +106,16 @@ class Tables:
         reach = int(np.clip(np.ceil(scale * ratio * F(12.476649)), 1, 510))
 
         def below(edge):
-            at = F(edge) / scale
+            at = edge / scale
             return (1 - weight) * sigmoid(at) + weight * sigmoid(at / ratio)
 
-        masses = []
-        for z in range(-reach, reach + 1):
-            low, high = F(z - 0.5) - F(fraction / 16), F(z + 0.5) - F(fraction / 16)
-            if high <= 0:
-                masses.append(float(below(high) - below(low)))
-            elif low >= 0:
-                masses.append(float(below(-low) - below(-high)))
-            else:
-                masses.append(1 - float(below(low)) - float(below(-high)))
-        outside = F(-reach - 0.5) - F(fraction / 16), -(F(reach + 0.5) - F(fraction / 16))
-        masses.append(float(below(outside[0])) + float(below(outside[1])))
-        counts = np.maximum(np.rint(np.array(masses) * 2**24), 1).astype(int)
+        edges = np.arange(-reach, reach + 2).astype(F) - F(0.5) - F(fraction / 16)
+        low, high = edges[:-1], edges[1:]
+        inner = 1 - below(low).astype(float) - below(-high)
+        outer = below(np.where(high <= 0, high, -low)) - below(np.where(high <= 0, low, -high))
+        masses = np.where((high <= 0) | (low >= 0), outer, inner)
+        masses = np.append(masses, float(below(edges[0])) + float(below(-edges[-1])))
+        counts = np.maximum(np.rint(masses * 2**24), 1).astype(int)
         counts[reach] += 2**24 - counts.sum()
         return counts
 
@@ -394,18 +398,20 @@ class Stack:
             return np.zeros(count, int)
         return self.coder.decode(constriction.stream.model.Uniform(size), count).astype(int)
 
+    def entries(self, tables, exact=False):
+        """Table entries and reaches; tables are sorted."""
+        entries, reach = np.empty((2, len(tables)), int)
+        for t in np.unique(tables).tolist():
+            at = tables == t
+            model, reach[at] = self.network.model(t, exact)
+            entries[at] = self.coder.decode(model, int(at.sum()))
+        return entries, reach
+
     def pop_exact(self, table):
         """Symbols of the lossless layer."""
-        counts = {t: self.network.lossless_table(t) for t in np.unique(table)}
         order = np.argsort(table, kind="stable")
-        entries = np.empty(len(order), int)
-        for t in counts:
-            at = table[order] == t
-            model = constriction.stream.model.Categorical((counts[t] - 1).astype(float), perfect=False)
-            entries[at] = self.coder.decode(model, int(at.sum()))
-        reach = np.array([len(counts[t]) // 2 - 1 for t in table[order]])
         symbols = np.empty(len(table), int)
-        symbols[order] = self.numbers(entries, reach)
+        symbols[order] = self.numbers(*self.entries(table[order], exact=True))
         return symbols
 
     def numbers(self, entries, reach):
@@ -425,17 +431,10 @@ class Stack:
         coded = np.flatnonzero(~net.silent[table])
         order = coded[np.argsort(table[coded], kind="stable")]
         tables, shifts = table[order], shift[order]
-        entries = np.empty(len(order), int)
-        for t in np.unique(tables):
-            at = tables == t
-            model = constriction.stream.model.Categorical(
-                (net.counts[t] - 1).astype(float), perfect=False
-            )
-            entries[at] = self.coder.decode(model, int(at.sum()))
+        entries, reach = self.entries(tables)
         low = np.zeros(len(order), int)
         for b in range(1, shifts.max(initial=0) + 1):
             low[shifts == b] = self.uniform(1 << b, int((shifts == b).sum()))
-        reach = net.reaches[tables]
         numbers = self.numbers(entries, reach)
         symbols = np.zeros(len(table), int)
         symbols[order] = (numbers << shifts) + low - ((1 << shifts) >> 1)
