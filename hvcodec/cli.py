@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from . import container, files, fleet, inspect, modelfile, steps
-from .errors import HvcError, UsageError, need_torch, reason
+from .errors import HvcError, UsageError, need_onnx, need_torch, reason
 from .files import Job
 from .fleet import Made, Outcome
 
@@ -393,3 +393,14 @@ def export(run: Path, target: Path, lossless: Path | None) -> None:
 
     layer = lossless / "checkpoint.pt" if lossless else None
     click.echo(exporting.export(run / "checkpoint.pt", target, layer))
+
+
+@main.command("export-onnx")
+@click.argument("model")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def export_onnx(model: str, folder: Path) -> None:
+    """Write the decoder of MODEL, a name or a file, as ONNX graphs (docs/onnx.md)."""
+    need_onnx()
+    from . import onnx_export
+
+    click.echo(onnx_export.export(modelfile.locate(model), folder))

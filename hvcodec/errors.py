@@ -33,6 +33,12 @@ def need_torch(what: str) -> None:
         raise UsageError(f"{what} needs PyTorch: pip install hvcodec[torch]")
 
 
+def need_onnx() -> None:
+    """Raise UsageError if the package onnx, which is not installed by default, is not here."""
+    if find_spec("onnx") is None:
+        raise UsageError("exporting graphs needs onnx: pip install hvcodec[onnx]")
+
+
 def reason(error: Exception) -> str | None:
     """One line for an error that a user can cause or meet; None for any other."""
     if isinstance(error, HvcError):
