@@ -1,9 +1,9 @@
 """Side information with bits-back: what it saves, that it comes back, and that cuts stay cuts.
 
 Names C1 .. C7 are those of the checks that bits-back coders are held to: rate, restoration, cuts,
-accounting, the same posterior everywhere (C5: `test_exact.py` decodes such a file in processes with other
-settings, `test_golden.py` and two other decoders old ones), no bits from nowhere, and training on the
-rate that is coded (C7: `test_model.py`, the objective is that of the stream).
+accounting, the same posterior everywhere (C5: `test_exact.py` decodes such a file in processes with
+other settings, `test_golden.py` and two other decoders old ones), no bits from nowhere, and training
+on the rate that is coded (C7: `test_model.py`, the objective is that of the stream).
 """
 
 from unittest import mock
