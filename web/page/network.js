@@ -5,7 +5,6 @@ import { HvcError } from "./errors.js";
 import { Windows } from "./refinement.js";
 import { Tables } from "./tables.js";
 
-const LOSSLESS_PASSES = 4;
 const MOST_THREADS = 4;
 const OPTIONS = {
   executionProviders: ["wasm"],
@@ -65,21 +64,23 @@ export class Network {
     this.about = about;
     this.tables = new Tables(counts, about.reaches);
     this.windows = new Windows(this.tables, about.ratios, about.weights);
+    this.folder = folder;
     this.sessions = {};
     const names = [...about.passes.map(({ graph }) => graph), "planes", "picture"];
-    if (about.lossless) for (let pass = 0; pass < LOSSLESS_PASSES; pass++) names.push(`lossless-${pass}`);
-    let before = Promise.resolve();
-    for (const name of names) {
-      const bytes = fetched(`${folder}/${name}.onnx.gz`);
-      before = Promise.all([bytes, before]).then(([graph]) => ort.InferenceSession.create(graph, OPTIONS));
-      before.catch(() => {}); // whoever runs it hears of it
-      this.sessions[name] = before;
-    }
+    names.reduce((before, name) => this.session(name, before), null);
+  }
+
+  /** A graph, ready to run, after another one. */
+  session(name, before = null) {
+    const bytes = fetched(`${this.folder}/${name}.onnx.gz`);
+    const made = Promise.all([bytes, before]).then(([graph]) => ort.InferenceSession.create(graph, OPTIONS));
+    made.catch(() => {}); // whoever runs it hears of it
+    return (this.sessions[name] = made);
   }
 
   /** Run a graph. */
   async run(name, inputs, outputs) {
-    const session = await this.sessions[name];
+    const session = await (this.sessions[name] ?? this.session(name));
     await turn();
     return session.run(inputs, outputs);
   }
