@@ -1,5 +1,5 @@
-"""Graphs as they are exported -> as the page has them: optimised beforehand, since a browser that has to
-do it takes twice as long to start. Argument: a folder of folders of graphs."""
+"""Graphs as they are exported -> as the page has them: optimised beforehand, since a browser that has
+to do it takes twice as long to start. Argument: a folder of folders of graphs."""
 
 import sys
 from pathlib import Path
