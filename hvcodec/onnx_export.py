@@ -15,7 +15,7 @@ from .lossless_tables import SHAPES as LOSSLESS_SHAPES
 from .lossless_tables import UNIT
 from .network import COARSE_LAYERS, FINEST_COARSE, MEAN_MAX, SCALE_MAX, Network, delta
 from .network import MEAN_UNIT as PRIOR_UNIT
-from .onnx_graph import STEPS, Graph
+from .onnx_graph import STEPS, Graph, Shape
 from .tables import LOWEST, MAX_SHIFT, SCALES, SCALES_PER_OCTAVE, SHAPES
 from .transform import BLOCK, DC_PLANES, OVERLAP, PLANES, VALUE_UNIT, frequency_bands
 
@@ -37,7 +37,7 @@ def _absorbed(g: Graph, network: Network, number: int, steps: str) -> str:
     la, spread = LAYERS[k], network.spreads[k][:, None, None]
     width = len(network.rungs[k][p][2].biases)
     trunk = g.input("trunk", FLOAT, [1, width, "height", "width"])
-    shape = [1, la.channels, "height", "packed"]
+    shape: Shape = [1, la.channels, "height", "packed"]
     value, residual = (g.input(name, FLOAT, shape) for name in ("value", "residual"))
     symbol = g.op("Div", residual, g.delta(steps, k))
     features = [
@@ -79,11 +79,11 @@ def _pass(network: Network, number: int) -> Graph:
     level = g.rounded(g.clip(level, 0, SCALES - 1 + MAX_SHIFT * SCALES_PER_OCTAVE))
     shape = g.clip(g.op("Add", shape, g.number(0.5)), 0, 1)
     shape = g.rounded(g.op("Mul", shape, g.number(SHAPES - 1)))
-    size = [1, la.channels, "height", "packed"]
+    sizes: Shape = [1, la.channels, "height", "packed"]
     g.output("trunk_out", h, FLOAT, [1, len(blocks[0].biases), "height", "width"])
-    g.output("mean", mean, FLOAT, size)
-    g.output("level", g.op("Cast", level, to=UINT8), UINT8, size)
-    g.output("shape", g.op("Cast", shape, to=UINT8), UINT8, size)
+    g.output("mean", mean, FLOAT, sizes)
+    g.output("level", g.op("Cast", level, to=UINT8), UINT8, sizes)
+    g.output("shape", g.op("Cast", shape, to=UINT8), UINT8, sizes)
     return g
 
 
@@ -98,7 +98,7 @@ def _planes(network: Network) -> Graph:
             if (k, p) == PASSES[-1]:
                 parts.append("value")
             else:
-                size = [1, la.channels, f"height_{la.stride}", f"packed_{la.stride}"]
+                size: Shape = [1, la.channels, f"height_{la.stride}", f"packed_{la.stride}"]
                 parts.append(g.input(name_of(k, p), FLOAT, size))
         layers.append(g.merge(parts))
     means = g.channels(layers[0], 0, DC_PLANES)
@@ -126,7 +126,7 @@ def _linear(g: Graph, network: Network, planes: str) -> str:
     transform = network.transform
 
     def turned(x: str, axis: int, turns: Array) -> str:
-        """The 8 pixels around every inner block border, turned."""
+        """The 8 pixels around every inner block border, turned back."""
         end = np.iinfo(np.int64).max
         ranges = (0, OVERLAP), (OVERLAP, -OVERLAP), (-OVERLAP, end)
         first, inner, last = (
@@ -137,8 +137,7 @@ def _linear(g: Graph, network: Network, planes: str) -> str:
             inner = g.op("Reshape", inner, g.whole(1, 3, -1, BLOCK))
             inner = g.op("MatMul", inner, g.constant(turns[None]))
         else:
-            across = g.op("Gather", shape, g.whole(3))
-            inner = g.op("Reshape", inner, g.join([g.whole(3, -1, BLOCK), across], 0))
+            inner = g.op("Reshape", inner, g.join([g.whole(3, -1, BLOCK), g.side(x, 3)], 0))
             inner = g.op("MatMul", g.constant(turns.transpose(0, 2, 1)[:, None]), inner)
         return g.join([first, g.op("Reshape", inner, shape), last], axis)
 
@@ -154,17 +153,15 @@ def _linear(g: Graph, network: Network, planes: str) -> str:
     x = g.op("Gather", planes, g.whole(*by_colour), axis=1)
     x = g.op("Mul", g.op("Cast", x, to=DOUBLE), g.constant(np.array(1 / VALUE_UNIT)))
     x = g.rounded(x)
-    shape = g.op("Shape", planes)
-    sides = [g.op("Gather", shape, g.whole(axis)) for axis in (2, 3)]
+    sides = [g.side(planes, axis) for axis in (2, 3)]
     x = g.op("MatMul", g.constant(np.stack(basis)), g.op("Reshape", x, g.whole(3, size, -1)))
     x = g.op("Reshape", g.rounded(x), g.join([g.whole(3, BLOCK, BLOCK), *sides], 0))
     x = g.op("Transpose", x, perm=[0, 3, 1, 4, 2])
     eights = [g.op("Mul", side, g.whole(BLOCK)) for side in sides]
     full = g.join([g.whole(1, 3), *eights], 0)
     x = g.op("Reshape", x, full)
-    turns = transform.turns.transpose(0, 2, 1)
-    x = g.rounded(turned(x, 3, turns[3:].transpose(0, 2, 1)))
-    x = g.rounded(turned(x, 2, turns[:3].transpose(0, 2, 1)))
+    x = g.rounded(turned(x, 3, transform.turns[3:]))
+    x = g.rounded(turned(x, 2, transform.turns[:3]))
     x = g.op("MatMul", g.constant(transform.colour.T * VALUE_UNIT), g.op("Reshape", x, g.whole(3, -1)))
     return g.op("Cast", g.op("Reshape", x, full), to=FLOAT)
 
@@ -198,7 +195,7 @@ def _picture(network: Network) -> Graph:
     details = g.op("Mul", g.product(u, network.synthesis_out), gain)
     details = g.op("DepthToSpace", details, blocksize=2, mode="CRD")
     x = g.op("Add", g.op("Add", details, linear), g.number(128))
-    size = [1, 3, "8 height", "8 width"]
+    size: Shape = [1, 3, "8 height", "8 width"]
     for name, unit, kind in ("pixels", 1, UINT8), ("sixteenths", UNIT, INT16):
         parts = g.clip(g.op("Mul", x, g.number(unit)), 0, 255 * unit)
         g.output(name, g.op("Cast", g.rounded(parts), to=kind), kind, size)
@@ -210,8 +207,7 @@ def _lossless(layer: Lossless, number: int) -> Graph:
     g = Graph(f"lossless-{number}")
     steps = g.steps()
     shown = g.input("sixteenths", INT16, [1, 3, "rows", "columns"])
-    shape = g.op("Shape", shown)
-    odd = [g.op("Mod", g.op("Gather", shape, g.whole(axis)), g.whole(2)) for axis in (2, 3)]
+    odd = [g.op("Mod", g.side(shown, axis), g.whole(2)) for axis in (2, 3)]
     shown = g.op("Cast", shown, to=FLOAT)
     shown = g.op("Pad", shown, g.join([g.whole(0, 0, 0, 0, 0, 0), *odd], 0), mode="edge")
     sixteenths = g.op("Mul", shown, g.number(1 / UNIT))
@@ -243,11 +239,13 @@ def _lossless(layer: Lossless, number: int) -> Graph:
     own = g.constant(np.array([share for _, _, share in SHARES], np.float32)[:, None, None])
     share = g.op("Add", g.channels(out, 9, 12), own)
     surprise = g.op("Mul", g.channels(out, 12, 15), g.number(SURPRISE_UNIT))
-    size = [1, 3, "height", "width"]
+    size: Shape = [1, 3, "height", "width"]
     g.output("trunk_out", h, FLOAT, [1, width, "height", "width"])
-    for name, x in ("mean", mean), ("scale", scale), ("share", share), ("surprise", surprise):
-        g.output(name, x, FLOAT, size)
+    g.output("mean", mean, FLOAT, size)
+    g.output("scale", scale, FLOAT, size)
     g.output("shape", g.op("Cast", tail, to=UINT8), UINT8, size)
+    g.output("share", share, FLOAT, size)
+    g.output("surprise", surprise, FLOAT, size)
     return g
 
 

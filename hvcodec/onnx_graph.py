@@ -6,6 +6,7 @@ bit.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
@@ -14,7 +15,7 @@ from .exact import Array
 from .network import KNOTS, Block, Product, conditions, delta
 from .steps import OFF
 
-OPSET, IR_VERSION = 18, 8
+OPSET, IR_VERSION = 18, 8  # of 2022: runtimes since then read them
 
 # x q - (x q) (1 - 2^-24), q = 2^24 + 2, is the power of two next above x (S. M. Rump, "Error estimation
 # of floating-point summation and dot product", 2012), twice what he calls the unit in the first place.
@@ -22,9 +23,11 @@ ABOVE, BELOW = 2.0**24 + 2, 1 - 2.0**-24
 
 STEPS = np.arange(OFF + 1)
 
+Shape = Sequence[int | str]  # numbers, and names of those that are free
+
 
 class Graph:
-    """A graph that is being built; operators and constants are named by what they are given to."""
+    """A graph that is being built. What an operator gives is known by a name, and so are constants."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -34,12 +37,12 @@ class Graph:
         self._inputs: list = []
         self._outputs: list = []
 
-    def input(self, name: str, kind: int, shape: Sequence[int | str]) -> str:
+    def input(self, name: str, kind: int, shape: Shape) -> str:
         self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
-    def output(self, name: str, value: str, kind: int, shape: Sequence[int | str]) -> None:
-        """Make the result of the operator before an output."""
+    def output(self, name: str, value: str, kind: int, shape: Shape) -> None:
+        """Make what an operator gives an output, under a name of its own."""
         for node in self._nodes:
             for names in (node.input, node.output):
                 for n, other in enumerate(names):
@@ -57,14 +60,10 @@ class Graph:
         checker.check_model(model, full_check=True)
         return model
 
-    def op(self, kind: str, *inputs: str, **attributes: object) -> str:
-        (name,) = self.ops(kind, 1, *inputs, **attributes)
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        name = f"{kind.lower()}_{len(self._nodes)}"
+        self._nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
         return name
-
-    def ops(self, kind: str, outputs: int, *inputs: str, **attributes: object) -> list[str]:
-        names = [f"{kind.lower()}_{len(self._nodes)}_{k}" for k in range(outputs)]
-        self._nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
-        return names
 
     def constant(self, array: Array) -> str:
         """The same name for the same array."""
@@ -90,17 +89,17 @@ class Graph:
         if not (half.astype(np.float32) * scale == array).all():
             return self.constant(array)
         wide = self.op("Cast", self.constant(half), to=TensorProto.FLOAT)
-        return self.op("Mul", wide, self.number(scale))
+        return self.op("Mul", wide, self.number(float(scale)))
 
     # Shapes.
 
     def channels(self, x: str, first: int, last: int) -> str:
         return self.op("Slice", x, self.whole(first), self.whole(last), self.whole(1))
 
-    def grid(self, x: str, rows: int, columns: int, stride: int = 2) -> str:
-        """Every `stride`-th row and column from some on."""
+    def grid(self, x: str, rows: int, columns: int) -> str:
+        """Every second row and column from some on."""
         end = np.iinfo(np.int64).max
-        ends, steps = self.whole(end, end), self.whole(stride, stride)
+        ends, steps = self.whole(end, end), self.whole(2, 2)
         return self.op("Slice", x, self.whole(rows, columns), ends, self.whole(2, 3), steps)
 
     def join(self, x: list[str], axis: int = 1) -> str:

@@ -17,6 +17,7 @@ SIZES |= {"z4": (8, 9, 2), "z3": (8, 15, 2), "z2": (8, 39, 2), "z1": (8, 126, 2)
 NAMES = list(SIZES)
 OFF = 255
 W = F(6 * 1.3**2 / math.log(2))
+PLACES = (0, 0), (1, 1), (0, 1), (1, 0)
 
 
 def log2(x):
@@ -71,7 +72,55 @@ def put(part, p, passes, into):
         into[:, r, (p + r) % 2 :: 2] = part[:, r]
 
 
-class Network:
+def mixture(tail):
+    """Ratios and weights of the wide logistic, for the eight shapes."""
+    shapes = np.arange(8, dtype=F) / F(7)
+    ratio, logit = ((1 - shapes) * tail[0, i] + shapes * tail[1, i] for i in (0, 1))
+    return exp2(ratio), sigmoid(logit)
+
+
+class Tables:
+    """Probabilities: `mixture` and `exact` are the tails' ratios and weights, of the ladder and of the
+    lossless layer."""
+
+    def set_tables(self, counts, reaches):
+        self.counts = np.split(counts, np.cumsum(2 * reaches + 2)[:-1])
+        zero = np.array([c[r] for c, r in zip(self.counts, reaches)])
+        limit = np.where(np.arange(len(reaches)) < 712, 1 - 2.0**-10, 1 - 2.0**-16)
+        self.silent = zero > limit * 2**24
+        self.models = {}
+
+    def model(self, table, exact):
+        """Of the coder, and the reach; of the ladder's tables or of the lossless layer's."""
+        if (table, exact) not in self.models:
+            counts = self.lossless_table(table) if exact else self.counts[table]
+            model = constriction.stream.model.Categorical((counts - 1).astype(float), perfect=False)
+            self.models[table, exact] = model, len(counts) // 2 - 1
+        return self.models[table, exact]
+
+    def lossless_table(self, table):
+        """Counts of one table of the lossless layer."""
+        (level, fraction), shape = divmod(table // 8, 9), table % 8
+        ratio, weight = (part[shape] for part in self.exact)
+        scale = exp2(F(level) / F(8) - F(5))
+        reach = int(np.clip(np.ceil(scale * ratio * F(12.476649)), 1, 510))
+
+        def below(edge):
+            at = edge / scale
+            return (1 - weight) * sigmoid(at) + weight * sigmoid(at / ratio)
+
+        edges = np.arange(-reach, reach + 2).astype(F) - F(0.5) - F(fraction / 16)
+        low, high = edges[:-1], edges[1:]
+        inner = 1 - below(low).astype(float) - below(-high)
+        outer = below(np.where(high <= 0, high, -low)) - below(np.where(high <= 0, low, -high))
+        masses = np.where((high <= 0) | (low >= 0), outer, inner)
+        masses = np.append(masses, float(below(edges[0])) + float(below(-edges[-1])))
+        counts = np.maximum(np.rint(masses * 2**24), 1).astype(int)
+        counts[reach] += 2**24 - counts.sum()
+        return counts
+
+
+class Network(Tables):
     """Weights, rounded as the page says, and what is made of them."""
 
     def __init__(self, data):
@@ -99,16 +148,10 @@ class Network:
         for name in self.t:
             if name.endswith(("condition.weight", "synthesis_gain.weight")):
                 self.round(name, None, 32, 1 / 32)
-        shapes = np.arange(8, dtype=F) / 7
-        start, end = self.t["tail"]
-        ratio, logit = ((1 - shapes) * start[i] + shapes * end[i] for i in (0, 1))
-        self.ratio, self.weight = exp2(ratio), sigmoid(logit)
-        reaches = self.t["tables.reaches"].astype(int)
-        ends = np.cumsum(2 * reaches + 2)
-        self.reaches, self.counts = reaches, np.split(self.t["tables.counts"], ends[:-1])
-        zero = np.array([c[r] for c, r in zip(self.counts, reaches)])
-        limit = np.where(np.arange(len(reaches)) < 712, 1 - 2.0**-10, 1 - 2.0**-16)
-        self.silent = zero > limit * 2**24
+        self.mixture = mixture(self.t["tail"])
+        if "lossless.tail" in self.t:
+            self.exact = mixture(self.t["lossless.tail"])
+        self.set_tables(self.t["tables.counts"], self.t["tables.reaches"].astype(int))
 
     def products(self):
         """Names in the order of their rows in `exact.grids`."""
@@ -147,35 +190,6 @@ class Network:
             names += [n for b in blocks for n in (b, b + ".expand", b + ".project")]
             names += [f"lossless.passes.{p}.head", f"lossless.passes.{p}.absorb"][: 2 - (p == 3)]
         return names
-
-    def lossless_table(self, table):
-        """Counts of one table of the lossless layer."""
-        (level, fraction), shape = divmod(table // 8, 9), table % 8
-        start, end = self.t["lossless.tail"]
-        t = F(shape) / F(7)
-        ratio, weight = ((1 - t) * start[i] + t * end[i] for i in (0, 1))
-        ratio, weight = exp2(ratio), sigmoid(weight)
-        scale = exp2(F(level) / F(8) - F(5))
-        reach = int(np.clip(np.ceil(scale * ratio * F(12.476649)), 1, 510))
-
-        def below(edge):
-            at = F(edge) / scale
-            return (1 - weight) * sigmoid(at) + weight * sigmoid(at / ratio)
-
-        masses = []
-        for z in range(-reach, reach + 1):
-            low, high = F(z - 0.5) - F(fraction / 16), F(z + 0.5) - F(fraction / 16)
-            if high <= 0:
-                masses.append(float(below(high) - below(low)))
-            elif low >= 0:
-                masses.append(float(below(-low) - below(-high)))
-            else:
-                masses.append(1 - float(below(low)) - float(below(-high)))
-        outside = F(-reach - 0.5) - F(fraction / 16), -(F(reach + 0.5) - F(fraction / 16))
-        masses.append(float(below(outside[0])) + float(below(outside[1])))
-        counts = np.maximum(np.rint(np.array(masses) * 2**24), 1).astype(int)
-        counts[reach] += 2**24 - counts.sum()
-        return counts
 
     def round(self, name, bias, limit, unit):
         w = self.t[name].reshape(len(self.t[name]), -1).astype(float)
@@ -219,6 +233,160 @@ class Network:
         u = self.product(name + ".expand", u, self.t[name + ".condition.weight"] @ condition)
         return self.product(name + ".project", np.maximum(u, 0)) + h
 
+    def prior(self, k, p, steps, size, h, last):
+        """What a pass of a layer, of this size, is coded with: trunk, means, levels and shapes.
+
+        h is the trunk of the pass before, and last what that turned out to be: values and residuals.
+        """
+        stride, _, passes = SIZES[NAMES[k]]
+        octave = int(math.log2(64 // stride))
+        if last is None:
+            h = np.tile(self.t["start"][:, None, None], (1, *size))
+        else:
+            h = self.absorbed(
+                *((k, p - 1) if p else (k - 1, SIZES[NAMES[k - 1]][2] - 1)), steps, h, last
+            )
+        if h.shape[1] < size[0]:
+            h = shuffle(self.product(f"up.{octave - 1}", h), 2)
+        condition = self.condition([max(s, 96) if k < 4 else s for s in steps])
+        rung, spread = f"rungs.{k}.{p}", self.t[f"spread_{NAMES[k]}"][:, None, None]
+        for n in range(self.config["blocks"][octave]):
+            h = self.block(f"{rung}.blocks.{n}", h, condition)
+        mean, scale, shape = np.split(self.product(rung + ".head", take(h, p, passes)), 3)
+        mean = np.clip(mean * F(0.25), -8, 8) * spread
+        scale = np.clip(scale, -8, 8) + log2(spread) - 1 - log2(exp2(F(steps[k] / 16 - 1)))
+        shape = np.rint(np.clip(shape + F(0.5), 0, 1) * 7)
+        return h, mean, np.clip(np.rint((scale + 8) * 8), 0, 184), shape
+
+    def absorbed(self, k, p, steps, h, last):
+        """The trunk after a pass."""
+        (value, residual), spread = last, self.t[f"spread_{NAMES[k]}"][:, None, None]
+        symbol = residual / exp2(F(steps[k] / 16 - 1))
+        features = [
+            np.clip(value / spread, -8, 8),
+            np.sign(value) * log2(1 + np.abs(value) / 2) / 4,
+            np.sign(symbol) * log2(1 + np.abs(symbol)) / 2,
+        ]
+        back = self.product(f"rungs.{k}.{p}.absorb", np.concatenate(features).astype(F))
+        wide = np.zeros_like(h)
+        put(back, p, SIZES[NAMES[k]][2], wide)
+        return h + wide
+
+    def found(self, steps, h, last, values):
+        """Coefficients and trunk after the last pass, from the values of all; C x H x W."""
+        layers = []
+        for k, name in enumerate(NAMES):
+            _, channels, passes = SIZES[name]
+            first = values[k, 0]
+            layers.append(np.zeros((channels, first.shape[1], passes * first.shape[2]), F))
+            for p in range(passes):
+                put(values[k, p], p, passes, layers[k])
+        means = layers[0][:3]
+        for details in (layers[0][3:], *layers[1:3]):
+            a, v, x = np.split(details, 3)
+            wide = np.empty((3, 2 * a.shape[1], 2 * a.shape[2]), F)
+            wide[:, 0::2, 0::2], wide[:, 0::2, 1::2] = (
+                (means + a + v + x) / 2,
+                (means - a + v - x) / 2,
+            )
+            wide[:, 1::2, 0::2], wide[:, 1::2, 1::2] = (
+                (means + a - v - x) / 2,
+                (means - a - v + x) / 2,
+            )
+            means = wide
+        return np.concatenate([means, *layers[3:], self.absorbed(6, 1, steps, h, last)])
+
+    def inverse(self, planes):
+        planes = planes.astype(float)
+
+        def snap(x):
+            return np.rint(x * 256) / 256
+
+        def units(x):
+            return np.rint(np.asarray(x, F).astype(float) * 2**14) / 2**14
+
+        n = np.arange(8)
+        dct = np.cos(np.pi * (2 * n + 1) * n[:, None] / 16) * 0.5
+        dct[0] /= np.sqrt(2)
+        luma, chroma = ((1, 2), (3, 4), (5, 7), (8, 14)), ((1, 1), (2, 2), (3, 4), (5, 14))
+        order = [(c, 0, 0) for c in range(3)]
+        for bands in zip(luma, chroma):
+            band = [
+                (c, v, w)
+                for c in range(3)
+                for v in range(8)
+                for w in range(8)
+                if bands[c > 0][0] <= v + w <= bands[c > 0][1]
+            ]
+            order += sorted(band, key=lambda c: (c[1] + c[2], *c))
+        basis = np.zeros((192, 3, 8, 8), F)
+        for i, (c, v, w) in enumerate(order):
+            basis[i, c] = np.outer(dct[v].astype(F), dct[w].astype(F))
+        basis = units(basis.reshape(192, 192))
+        planes = snap(planes)
+        blocks = np.tensordot(basis, planes, ((0,), (0,)))
+        planes = snap(shuffle(blocks, 8))
+        turns = self.t["exact.turns"].astype(float) / 2**14
+        for part, axis in ((turns[3:], 2), (turns[:3], 1)):
+            lines = np.moveaxis(planes, axis, 2)
+            inner = lines[..., 4:-4].reshape(*lines.shape[:2], -1, 8)
+            inner = np.einsum("crni,cik->crnk", inner, part)
+            lines = np.concatenate(
+                [lines[..., :4], inner.reshape(*lines.shape[:2], -1), lines[..., -4:]], 2
+            )
+            planes = snap(np.moveaxis(lines, 2, axis))
+        colour = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]], F)
+        colour = units(colour / np.sqrt((colour**2).sum(1, keepdims=True)).astype(F))
+        return np.tensordot(colour, planes, ((0,), (0,))).astype(F)
+
+    def picture(self, found, steps):
+        """Pixels, and sixteenths of them; 3 x H x W."""
+        planes, h = found[:192].copy(), found[192:]
+        condition = self.condition(steps)
+        for n in range(self.config["closing_blocks"]):
+            h = self.block(f"closing_blocks.{n}", h, condition)
+        open_to = [
+            np.minimum(exp2(F(steps[k] / 16 - 1)), self.t[f"spread_{NAMES[k]}"]) for k in range(3, 7)
+        ]
+        planes[3:] += self.product("closing_head", h) * np.concatenate(open_to)[:, None, None]
+        linear = self.inverse(planes)
+        middle = shuffle(self.product("middle_in", h), 2)
+        for n in range(self.config["middle_blocks"]):
+            middle = self.block(f"middle_blocks.{n}", middle, condition)
+        u = shuffle(self.product("synthesis_in", h), 4) + shuffle(self.product("middle_out", middle), 2)
+        u = u + self.product("synthesis_picture", unshuffle(linear / 64, 2))
+        for n in range(self.config["synthesis_blocks"]):
+            u = self.block(f"synthesis_blocks.{n}", u, condition)
+        gain = (self.t["synthesis_gain.weight"] @ condition)[:, None, None] * 8
+        picture = linear + shuffle(self.product("synthesis_out", u) * gain, 2) + 128
+        pixels = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+        return pixels, np.clip(np.rint(picture * 16), 0, 4080).astype(int)
+
+    def lossless_pass(self, p, steps, shown, h, d):
+        """What a pass of the lossless layer is coded with: trunk, means, scales, shapes, shares
+        of errors and of surprises.
+
+        h is the trunk of the pass before, and d what that turned out to be.
+        """
+        wide = np.pad(shown, ((0, 0), *((0, n % 2) for n in shown.shape[1:])), "edge")
+        level = (wide + 8) // 16
+        fraction = (wide / 16 - level).astype(F)
+        if h is None:
+            seen = [unshuffle((level - 128).astype(F), 2) / 64, unshuffle(fraction, 2)]
+            h = self.product("lossless.into", np.concatenate(seen))
+        else:
+            logs = np.sign(d) * log2(1 + abs(d)) / 2
+            back = np.concatenate([np.clip(d / 8, -8, 8), logs])
+            h = h + self.product(f"lossless.passes.{p - 1}.absorb", back)
+        for name in self.passes()[p]:
+            h = self.block(name, h, self.condition(steps))
+        out = self.product(f"lossless.passes.{p}.head", h)
+        i, j = PLACES[p]
+        mean = out[:3] * 4 + fraction[[1, 0, 2], i::2, j::2]
+        shape = np.rint(np.clip(out[6:9] + F(0.5), 0, 1) * 7)
+        share = out[9:12] + np.array([0.8, 0.4, 0.4], F)[:, None, None]
+        return h, mean, out[3:6] + F(1), shape, share, out[12:15] * F(0.25)
+
 
 class Stack:
     def __init__(self, network, words):
@@ -230,18 +398,20 @@ class Stack:
             return np.zeros(count, int)
         return self.coder.decode(constriction.stream.model.Uniform(size), count).astype(int)
 
+    def entries(self, tables, exact=False):
+        """Table entries and reaches; tables are sorted."""
+        entries, reach = np.empty((2, len(tables)), int)
+        for t in np.unique(tables).tolist():
+            at = tables == t
+            model, reach[at] = self.network.model(t, exact)
+            entries[at] = self.coder.decode(model, int(at.sum()))
+        return entries, reach
+
     def pop_exact(self, table):
         """Symbols of the lossless layer."""
-        counts = {t: self.network.lossless_table(t) for t in np.unique(table)}
         order = np.argsort(table, kind="stable")
-        entries = np.empty(len(order), int)
-        for t in counts:
-            at = table[order] == t
-            model = constriction.stream.model.Categorical((counts[t] - 1).astype(float), perfect=False)
-            entries[at] = self.coder.decode(model, int(at.sum()))
-        reach = np.array([len(counts[t]) // 2 - 1 for t in table[order]])
         symbols = np.empty(len(table), int)
-        symbols[order] = self.numbers(entries, reach)
+        symbols[order] = self.numbers(*self.entries(table[order], exact=True))
         return symbols
 
     def numbers(self, entries, reach):
@@ -261,17 +431,10 @@ class Stack:
         coded = np.flatnonzero(~net.silent[table])
         order = coded[np.argsort(table[coded], kind="stable")]
         tables, shifts = table[order], shift[order]
-        entries = np.empty(len(order), int)
-        for t in np.unique(tables):
-            at = tables == t
-            model = constriction.stream.model.Categorical(
-                (net.counts[t] - 1).astype(float), perfect=False
-            )
-            entries[at] = self.coder.decode(model, int(at.sum()))
+        entries, reach = self.entries(tables)
         low = np.zeros(len(order), int)
         for b in range(1, shifts.max(initial=0) + 1):
             low[shifts == b] = self.uniform(1 << b, int((shifts == b).sum()))
-        reach = net.reaches[tables]
         numbers = self.numbers(entries, reach)
         symbols = np.zeros(len(table), int)
         symbols[order] = (numbers << shifts) + low - ((1 << shifts) >> 1)
@@ -295,8 +458,8 @@ class Decoder:
 
     def below(self, edge, scale, shape):
         at = edge / scale
-        wide = sigmoid(at / self.net.ratio[shape])
-        return (1 - self.net.weight[shape]) * sigmoid(at) + self.net.weight[shape] * wide
+        ratio, weight = (part[shape] for part in self.net.mixture)
+        return (1 - weight) * sigmoid(at) + weight * sigmoid(at / ratio)
 
     def bits(self, n, scale, shape):
         n = -np.abs(n)
@@ -396,28 +559,14 @@ class Decoder:
     def run(self, run):
         net = self.net
         steps, present = self.steps_of(run, len(self.steps)), self.steps_of(run, self.count)
-        h = np.repeat(net.t["start"][:, None], (self.height // 64) * (self.width // 64), 1)
-        h = h.reshape(-1, self.height // 64, self.width // 64)
-        self.values = []
+        h, last, values = None, None, {}
         for k, name in enumerate(NAMES):
-            stride, channels, passes = SIZES[name]
-            if k and stride < SIZES[NAMES[k - 1]][0]:
-                h = shuffle(net.product(f"up.{int(math.log2(64 // stride)) - 1}", h), 2)
+            stride, _, passes = SIZES[name]
             seen = steps if present[k] == steps[k] else present
-            condition = net.condition([max(s, 96) if k < 4 else s for s in seen])
             delta = exp2(F((steps[k] if present[k] == OFF else present[k]) / 16 - 1))
-            spread = net.t[f"spread_{name}"][:, None, None]
-            values = np.zeros((channels, self.height // stride, self.width // stride), F)
+            size = self.height // stride, self.width // stride
             for p in range(passes):
-                rung = f"rungs.{k}.{p}"
-                for n in range(net.config["blocks"][int(math.log2(64 // stride))]):
-                    h = net.block(f"{rung}.blocks.{n}", h, condition)
-                head = net.product(rung + ".head", take(h, p, passes))
-                mean, scale, shape = np.split(head, 3)
-                mean = np.clip(mean * F(0.25), -8, 8) * spread
-                scale = np.clip(scale, -8, 8) + log2(spread) - 1
-                shape = np.rint(np.clip(shape + F(0.5), 0, 1) * 7).astype(int).ravel()
-                level = np.clip(np.rint((scale - log2(delta) + 8) * 8), 0, 184).astype(int).ravel()
+                h, mean, level, shape = net.prior(k, p, seen, size, h, last)
                 layer, flat = self.layer_of(run, k), mean.ravel()
                 if present[k] == OFF:
                     residual = np.zeros_like(flat)
@@ -425,135 +574,38 @@ class Decoder:
                     residual = self.known[k, p][0] - flat
                 else:
                     code = self.refined_pass if run else self.ladder_pass
+                    level, shape = (x.astype(int).ravel() for x in (level, shape))
                     residual = code(layer, (k, p), flat, delta, level, shape)
                 residual = residual.reshape(mean.shape)
-                value = mean + residual
-                symbol = residual / delta
-                features = [
-                    np.clip(value / spread, -8, 8),
-                    np.sign(value) * log2(1 + np.abs(value) / 2) / 4,
-                    np.sign(symbol) * log2(1 + np.abs(symbol)) / 2,
-                ]
-                back = net.product(rung + ".absorb", np.concatenate(features).astype(F))
-                wide = np.zeros_like(h)
-                put(back, p, passes, wide)
-                h = h + wide
-                put(value, p, passes, values)
-            self.values.append(values)
-        self.h, self.present = h, present
-
-    def inverse(self, values):
-        means = values[0][:3]
-        for details in (values[0][3:], *values[1:3]):
-            a, v, x = np.split(details, 3)
-            wide = np.empty((3, 2 * a.shape[1], 2 * a.shape[2]), F)
-            wide[:, 0::2, 0::2], wide[:, 0::2, 1::2] = (
-                (means + a + v + x) / 2,
-                (means - a + v - x) / 2,
-            )
-            wide[:, 1::2, 0::2], wide[:, 1::2, 1::2] = (
-                (means + a - v - x) / 2,
-                (means - a - v + x) / 2,
-            )
-            means = wide
-        planes = np.concatenate([means, *values[3:]]).astype(float)
-
-        def snap(x):
-            return np.rint(x * 256) / 256
-
-        def units(x):
-            return np.rint(np.asarray(x, F).astype(float) * 2**14) / 2**14
-
-        n = np.arange(8)
-        dct = np.cos(np.pi * (2 * n + 1) * n[:, None] / 16) * 0.5
-        dct[0] /= np.sqrt(2)
-        luma, chroma = ((1, 2), (3, 4), (5, 7), (8, 14)), ((1, 1), (2, 2), (3, 4), (5, 14))
-        order = [(c, 0, 0) for c in range(3)]
-        for bands in zip(luma, chroma):
-            band = [
-                (c, v, w)
-                for c in range(3)
-                for v in range(8)
-                for w in range(8)
-                if bands[c > 0][0] <= v + w <= bands[c > 0][1]
-            ]
-            order += sorted(band, key=lambda c: (c[1] + c[2], *c))
-        basis = np.zeros((192, 3, 8, 8), F)
-        for i, (c, v, w) in enumerate(order):
-            basis[i, c] = np.outer(dct[v].astype(F), dct[w].astype(F))
-        basis = units(basis.reshape(192, 192))
-        planes = snap(planes)
-        blocks = np.tensordot(basis, planes, ((0,), (0,)))
-        planes = snap(shuffle(blocks, 8))
-        turns = self.net.t["exact.turns"].astype(float) / 2**14
-        for part, axis in ((turns[3:], 2), (turns[:3], 1)):
-            lines = np.moveaxis(planes, axis, 2)
-            inner = lines[..., 4:-4].reshape(*lines.shape[:2], -1, 8)
-            inner = np.einsum("crni,cik->crnk", inner, part)
-            lines = np.concatenate(
-                [lines[..., :4], inner.reshape(*lines.shape[:2], -1), lines[..., -4:]], 2
-            )
-            planes = snap(np.moveaxis(lines, 2, axis))
-        colour = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]], F)
-        colour = units(colour / np.sqrt((colour**2).sum(1, keepdims=True)).astype(F))
-        return np.tensordot(colour, planes, ((0,), (0,))).astype(F)
-
-    def picture(self):
-        """Pixels minus 128, 3 x H x W, of the values and the trunk, also if these were joined."""
-        net, h = self.net, self.h
-        condition = net.condition(self.present)
-        for n in range(net.config["closing_blocks"]):
-            h = net.block(f"closing_blocks.{n}", h, condition)
-        offsets = np.split(net.product("closing_head", h), np.cumsum([9, 15, 39]))
-        values = list(self.values)
-        for k, offset in enumerate(offsets, 3):
-            spread = net.t[f"spread_{NAMES[k]}"][:, None, None]
-            delta = exp2(F(self.present[k] / 16 - 1))
-            values[k] = values[k] + offset * np.minimum(delta, spread)
-        linear = self.inverse(values)
-        middle = shuffle(net.product("middle_in", h), 2)
-        for n in range(net.config["middle_blocks"]):
-            middle = net.block(f"middle_blocks.{n}", middle, condition)
-        u = shuffle(net.product("synthesis_in", h), 4) + shuffle(net.product("middle_out", middle), 2)
-        u = u + net.product("synthesis_picture", unshuffle(linear / 64, 2))
-        for n in range(net.config["synthesis_blocks"]):
-            u = net.block(f"synthesis_blocks.{n}", u, condition)
-        gain = (net.t["synthesis_gain.weight"] @ condition)[:, None, None] * 8
-        return linear + shuffle(net.product("synthesis_out", u) * gain, 2)
+                values[k, p] = mean + residual
+                last = values[k, p], residual
+        self.found, self.present = net.found(seen, h, last, values), present
 
 
 def exact(net, stack, shown, steps, grey):
     """The lossless layer of a tile: what the others show, in sixteenths, 3 x H x W -> the pixels."""
     rows, columns = shown.shape[1:]
-    wide = np.pad(shown, ((0, 0), (0, rows % 2), (0, columns % 2)), "edge")
-    level = (wide + 8) // 16
-    fraction = (wide / 16 - level).astype(F)
-    condition = net.condition(steps)
-    seen = [unshuffle((level - 128).astype(F), 2) / 64, unshuffle(fraction, 2)]
-    h = net.product("lossless.into", np.concatenate(seen))
+    level = (shown + 8) // 16
     pixels = np.zeros((3, rows, columns), np.uint8)
-    places, planes = ((0, 0), (1, 1), (0, 1), (1, 0)), []
-    for p, (i, j) in enumerate(places):
-        for name in net.passes()[p]:
-            h = net.block(name, h, condition)
+    h, d, planes = None, None, []
+    for p, (i, j) in enumerate(PLACES):
+        h, *heads = net.lossless_pass(p, steps, shown, h, d)
         inside = slice((rows - i + 1) // 2), slice((columns - j + 1) // 2)
-        own = f"lossless.passes.{p}"
-        out = net.product(own + ".head", h)[:, inside[0], inside[1]]
+        means, scales, shapes, own_shares, surprises = (x[:, inside[0], inside[1]] for x in heads)
         d = np.zeros((3, *h.shape[1:]), F)
         errors, news = [], []
         planes.append([])
         for k, colour in enumerate((1, 0, 2)):
-            base = level[colour, i::2, j::2][inside]
-            mean = out[k] * 4 + fraction[colour, i::2, j::2][inside]
-            scale = out[3 + k] + F(1)
-            for n, (source, target, s) in enumerate(((0, 1, 0.8), (0, 2, 0.4), (1, 2, 0.4))):
+            base = level[colour, i::2, j::2]
+            mean, scale = means[k], scales[k]
+            for n, (source, target) in enumerate(((0, 1), (0, 2), (1, 2))):
                 if target == k:
-                    mean = mean + (out[9 + n] + F(s)) * errors[source]
-                    scale = scale + out[12 + n] * F(0.25) * news[source]
+                    mean = mean + own_shares[n] * errors[source]
+                    scale = scale + surprises[n] * news[source]
             plain = np.rint(np.clip(mean, -255, 255) * 16).astype(int)
             step = np.rint((np.clip(scale, -5, 7) + 5) * 8).astype(int)
             near = []
-            for place, earlier in zip(places[:p], planes):
+            for place, earlier in zip(PLACES[:p], planes):
                 wider = np.pad(earlier[k], 1)
                 for a in (-1, 0, 1):
                     for b in (-1, 0, 1):
@@ -570,8 +622,7 @@ def exact(net, stack, shown, steps, grey):
             m = np.clip(plain + np.rint(shift * 16), -4080, 4080).astype(int)
             w = (m + 8) // 16
             f = m - 16 * w
-            shape = np.rint(np.clip(out[6 + k] + F(0.5), 0, 1) * 7).astype(int)
-            table = (np.clip(step + octaves, 0, 96) * 9 + abs(f)) * 8 + shape
+            table = (np.clip(step + octaves, 0, 96) * 9 + abs(f)) * 8 + shapes[k].astype(int)
             symbols = stack.pop_exact(table.ravel()).reshape(m.shape)
             found = np.where(f < 0, -symbols, symbols) + w
             pixels[colour, i::2, j::2] = base + found
@@ -581,19 +632,16 @@ def exact(net, stack, shown, steps, grey):
             planes[p][k][inside] = errors[k]
             if grey:
                 for n, other in ((1, 0), (2, 2)):
-                    d[n][inside] = found + base - level[other, i::2, j::2][inside]
+                    d[n][inside] = found + base - level[other, i::2, j::2]
                     pixels[other, i::2, j::2] = base + found
                 break
             size = exp2(step.astype(F) / F(8) - F(5))
             news.append(np.minimum(log2(1 + abs(errors[k]) / size), F(6)))
-        if p < 3:
-            logs = np.sign(d) * log2(1 + abs(d)) / 2
-            h = h + net.product(own + ".absorb", np.concatenate([np.clip(d / 8, -8, 8), logs]))
     return pixels
 
 
-def decode(data, model):
-    """File and model file, as bytes -> uint8 H x W x 3, or H x W if it is grey."""
+def decode(data, network):
+    """A file's bytes, and its network -> uint8 H x W x 3, or H x W if it is grey."""
     assert data[:6] == b"\x89HVC\x01\x01" and not data[6] & ~24
     lossless = data[6] >> 3 & 1
     all_layers, layers = data[7], data[7] - lossless
@@ -620,7 +668,6 @@ def decode(data, model):
             words[tile] += data[at : at + length]
             at += length + 2
         count += 1
-    network = Network(model)
     found, stacks, known = [], [], min(count, layers)
     for tile in range(tiles):
         top, left = tile // columns * side, tile % columns * side
@@ -631,12 +678,10 @@ def decode(data, model):
         while decoder.layer_of(run, 0) < known:
             decoder.run(run)
             run += 1
-        found.append([*decoder.values, decoder.h])
-    *decoder.values, decoder.h = (join(parts, columns) for parts in zip(*found))
-    picture = decoder.picture()[:, :height, :width] + 128
-    pixels = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+        found.append(decoder.found)
+    whole = network.picture(join(found, columns), decoder.present)
+    pixels, shown = (x[:, :height, :width] for x in whole)
     if count > layers:
-        shown = np.clip(np.rint(picture * 16), 0, 4080).astype(int)
         for tile in range(tiles):
             top, left = tile // columns * side, tile % columns * side
             here = np.s_[:, top : top + side, left : left + side]
