@@ -3,7 +3,6 @@ const get = (id) => document.getElementById(id);
 const [decoded, beside, cut, numbers, message, shares] = ["decoded", "beside", "cut", "numbers", "message", "shares"].map(get);
 
 const KEPT = 1 << 26; // pixels of all pictures of a file up to which they are kept
-
 const LABELLED = 0.02; // shares of a file from which a layer's name fits into its part of the bar
 
 /** What is open, and what the page has of it. */
@@ -47,8 +46,8 @@ class Opened {
   }
 
   choose(layers) {
-    this.chosen = Math.min(layers, this.layers);
-    if (this.pictures.get(this.chosen)?.preview !== false) worker.postMessage({ layers: this.chosen });
+    this.chosen = Math.min(layers, this.layers) || null;
+    if (this.chosen && this.pictures.get(this.chosen)?.preview !== false) worker.postMessage({ layers: this.chosen });
     draw();
   }
 }
