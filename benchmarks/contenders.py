@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 import hvcodec
+from hvcodec import modelfile
 from hvcodec.encoder import LOSSLESS_QUALITY
 
 
@@ -61,9 +62,10 @@ def ours(
     qualities: tuple[float, ...] = (),
 ) -> Codec:
     """hvcodec, by default without effort."""
+    name = model or modelfile.DEFAULT_NAME
     return Codec(
         "hvcodec",
-        f"model {model or 'photo'}, one network for all rates, effort {effort}, tuned for {tune}",
+        f"model {name}, one network for all rates, effort {effort}, tuned for {tune}",
         qualities or QUALITIES,
         lambda pixels, q: hvcodec.encode(pixels, q, model=model, effort=effort, tune=tune),
         lambda data: np.asarray(hvcodec.decode(data, model=model)),
@@ -114,7 +116,7 @@ def lossless_contenders(model: str | None, qualities: Sequence[float]) -> list[C
     mine = [
         Codec(
             "hvcodec" if quality == LOSSLESS_QUALITY else f"hvcodec q {quality:g}",
-            f"model {model or 'photo'}, lossy part of quality {quality:g}",
+            f"model {model or modelfile.DEFAULT_NAME}, lossy part of quality {quality:g}",
             (quality,),
             lambda p, q: hvcodec.encode(p, q, model=model, lossless=True),
             lambda data: np.asarray(hvcodec.decode(data, model=model)),

@@ -24,9 +24,11 @@ from scipy.interpolate import PchipInterpolator
 from tqdm import tqdm
 
 import hvcodec
+from hvcodec import modelfile
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 ANCHORS = Path(__file__).parent / "anchors" / "progressive"
 QUALITIES = (10, 18, 26, 34, 42, 50, 58, 66, 74, 82, 90)
@@ -108,6 +110,20 @@ def split(curve: Curve) -> tuple[list[float], list[float]]:
     return list(rates), list(qualities)
 
 
+def plot(result: dict) -> Figure:
+    """PSNR at every cut, with the own files and the rivals."""
+    figure, axes = plt.subplots(figsize=(8, 6))
+    axes.plot(*split(result["own"]), "k-", linewidth=2, label="hvcodec, a file for each size")
+    for weights, entry in result["weights"].items():
+        axes.plot(*split(entry["cuts"]), "o-", label=f"hvcodec, cuts of one file ({weights})")
+    for name, curve in result["rivals"].items():
+        axes.plot(*split(curve), "--" if "published" in name else ".-", label=name)
+    axes.set(xlabel="bits per pixel", ylabel="PSNR (RGB), dB", xlim=(0, 2), ylim=(18, 42))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
 def main() -> None:
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     parser = argparse.ArgumentParser(description=__doc__)
@@ -122,7 +138,12 @@ def main() -> None:
         np.asarray(Image.open(p).convert("RGB")) for p in sorted(arguments.pictures.glob("*.png"))
     ]
     own = [own_curve(p, "balanced", arguments.model) for p in tqdm(pictures, desc="own files")]
-    result: dict = {"own": mean_curve(own), "quality": arguments.quality, "weights": {}}
+    result: dict = {
+        "model": arguments.model or modelfile.DEFAULT_NAME,
+        "own": mean_curve(own),
+        "quality": arguments.quality,
+        "weights": {},
+    }
     for weights in arguments.weights:
         found = [
             cuts(p, arguments.quality, weights, arguments.model) for p in tqdm(pictures, desc=weights)
@@ -172,16 +193,7 @@ def main() -> None:
         found = json.loads(path.read_text())
         result["rivals"][f"{found['codec']} (published)"] = list(zip(found["bpp"], found["psnr"]))
     (arguments.out / "progressive.json").write_text(json.dumps(result, indent=1))
-    figure, axes = plt.subplots(figsize=(8, 6))
-    axes.plot(*split(result["own"]), "k-", linewidth=2, label="hvcodec, a file for each size")
-    for weights, entry in result["weights"].items():
-        axes.plot(*split(entry["cuts"]), "o-", label=f"hvcodec, cuts of one file ({weights})")
-    for name, curve in result["rivals"].items():
-        axes.plot(*split(curve), "--" if "published" in name else ".-", label=name)
-    axes.set(xlabel="bits per pixel", ylabel="PSNR (RGB), dB", xlim=(0, 2), ylim=(18, 42))
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(arguments.out / "progressive.png", dpi=120, bbox_inches="tight")
+    plot(result).savefig(arguments.out / "progressive.png", dpi=120, bbox_inches="tight")
     for weights, entry in result["weights"].items():
         print(weights)
         for (rate, quality), lag in zip(entry["cuts"], entry["behind_own_dB"]):

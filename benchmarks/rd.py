@@ -12,8 +12,10 @@ the range of the other codec from 0.15 to 2 bits per pixel, and over bands of PS
 import argparse
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -25,6 +27,7 @@ from tqdm import tqdm
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 ANCHORS = Path(__file__).parent / "anchors"
 MEASURES = ("bpp", "psnr-rgb", "ms-ssim-rgb", "encoding_time", "decoding_time")
@@ -61,83 +64,131 @@ def measure(codec: Codec, pictures: list[tuple[str, np.ndarray]]) -> dict:
     }
 
 
-def curve(points: dict[str, list[float]]) -> tuple[list[float], list[float]]:
+Curve = tuple[list[float], list[float]]
+Pick = Callable[[dict[str, list[float]]], Curve]
+
+
+def curve(points: dict[str, list[float]]) -> Curve:
+    """Bits per pixel and PSNR in dB."""
     return points["bpp"], points["psnr-rgb"]
 
 
-def similarity(points: dict[str, list[float]]) -> tuple[list[float], list[float]]:
+def similarity(points: dict[str, list[float]]) -> Curve:
+    """Bits per pixel and MS-SSIM in decibels."""
     return points["bpp"], in_decibels(points["ms-ssim-rgb"])
 
 
-def compare(anchor: dict[str, list[float]], test: dict[str, list[float]], name: str) -> str:
-    """BD-rate over the rates of interest, of curves that a function of this file picks."""
-    pick = {"psnr": curve, "ms-ssim": similarity}[name]
-    return f"{bd_rate(pick(anchor), pick(test), band_of_rates(pick(anchor))):+.1f} %"
+def leads(
+    anchor: dict[str, dict], test: dict[str, dict], pick: Pick = curve
+) -> list[tuple[float, str, float]]:
+    """Quality at equal size minus the anchor's, at the anchor's points of every picture.
 
-
-def least_lead(anchor: dict[str, dict], test: dict[str, dict]) -> str:
-    """PSNR at equal size, at the anchor's points: the smallest lead over all pictures and where."""
-    leads = []
+    Returns:
+        (lead, picture, bits per pixel); none where the test's curve does not reach.
+    """
+    found = []
     for name, points in anchor.items():
         if name not in test:
             continue
-        rates, qualities = (np.array(v) for v in curve(test[name]))
+        rates, qualities = (np.array(v) for v in pick(test[name]))
         at = PchipInterpolator(np.log(rates), qualities)
-        for rate, quality in zip(*curve(points)):
+        for rate, quality in zip(*pick(points)):
             if rates[0] <= rate <= rates[-1]:
-                leads.append((float(at(np.log(rate))) - quality, name, rate))
-    if not leads:
-        return ""
-    lead, name, rate = min(leads)
-    return f"{lead:+.2f} dB ({Path(name).stem}, {rate:.2f} bpp)"
+                found.append((float(at(np.log(rate))) - quality, name, rate))
+    return found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """hvcodec against another codec. BD-rates are in percent; negative: hvcodec needs fewer bits.
+
+    Attributes:
+        name: of the other codec.
+        overall: BD-rate over the rates of interest.
+        bands: BD-rate in each band of PSNR; NaN where the curves share nothing of it.
+        single: BD-rates of single pictures by name; empty for published curves.
+        ms_ssim: BD-rate over the rates of interest for the same MS-SSIM; None where it is not known.
+        leads: see `leads`.
+    """
+
+    name: str
+    overall: float
+    bands: tuple[float, ...]
+    single: dict[str, float]
+    ms_ssim: float | None
+    leads: list[tuple[float, str, float]]
+
+
+def over_rates(anchor: dict[str, list[float]], test: dict[str, list[float]], pick: Pick) -> float:
+    """BD-rate over the rates of interest, of curves that `pick` takes."""
+    return bd_rate(pick(anchor), pick(test), band_of_rates(pick(anchor)))
+
+
+def comparisons(results: dict[str, dict]) -> list[Comparison]:
+    """hvcodec against each of the other results."""
+    mine = results["hvcodec"]
+    found = []
+    for name, other in results.items():
+        if name == "hvcodec":
+            continue
+        whole, pictures = other["results"], other.get("pictures", {})
+        both = [p for p in pictures if p in mine["pictures"]]
+        found.append(
+            Comparison(
+                other["name"],
+                over_rates(whole, mine["results"], curve),
+                tuple(bd_rate(curve(whole), curve(mine["results"]), band) for band in BANDS),
+                {p: over_rates(pictures[p], mine["pictures"][p], curve) for p in both},
+                over_rates(whole, mine["results"], similarity) if "ms-ssim-rgb" in whole else None,
+                leads(pictures, mine["pictures"]),
+            )
+        )
+    return found
 
 
 def table(results: dict[str, dict]) -> str:
     """BD-rates of hvcodec as a Markdown table; negative: hvcodec needs fewer bits."""
-    mine = results["hvcodec"]
     bands = (f"{a}-{b} dB" for a, b in BANDS)
     heads = ["against", "BD-rate", *bands, "mean of pictures", "MS-SSIM", "least lead at equal size"]
     rows = [heads, ["---"] * len(heads)]
-    for name, other in results.items():
-        if name == "hvcodec":
-            continue
-        anchor, test = curve(other["results"]), curve(mine["results"])
-        cells = [compare(other["results"], mine["results"], "psnr")]
-        cells += [f"{bd_rate(anchor, test, band):+.1f} %" for band in BANDS]
-        pictures = other.get("pictures", {})
-        singles = [
-            bd_rate(curve(pictures[p]), curve(mine["pictures"][p]), band_of_rates(curve(pictures[p])))
-            for p in pictures
-            if p in mine["pictures"]
-        ]
-        cells.append(f"{np.mean(singles):+.1f} %" if singles else "")
-        measured = "ms-ssim-rgb" in other["results"]
-        cells.append(compare(other["results"], mine["results"], "ms-ssim") if measured else "")
-        cells.append(least_lead(pictures, mine["pictures"]))
-        rows.append([other["name"], *cells])
+    for found in comparisons(results):
+        cells = [f"{rate:+.1f} %" for rate in (found.overall, *found.bands)]
+        cells.append(f"{np.mean(list(found.single.values())):+.1f} %" if found.single else "")
+        cells.append("" if found.ms_ssim is None else f"{found.ms_ssim:+.1f} %")
+        lead, picture, rate = min(found.leads, default=(0.0, "", 0.0))
+        cells.append(f"{lead:+.2f} dB ({Path(picture).stem}, {rate:.2f} bpp)" if picture else "")
+        rows.append([found.name, *cells])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def plot(results: dict[str, dict], path: Path) -> None:
+def plot(results: dict[str, dict]) -> Figure:
+    """PSNR over bits per pixel, with the bands of PSNR."""
     figure, axes = plt.subplots(figsize=(8, 6))
     for name, result in results.items():
         rates, qualities = curve(result["results"])
-        published = "pictures" not in result
-        style = "--" if published else "-"
-        axes.plot(rates, qualities, style, marker="" if published else ".", label=result["name"])
-        if name == "hvcodec":
-            axes.lines[-1].set(linewidth=2.5, color="black")
+        form = ".-" if "pictures" in result else "--"
+        own: dict[str, Any] = {"color": "black", "linewidth": 2.5} if name == "hvcodec" else {}
+        axes.plot(rates, qualities, form, label=result["name"], **own)
+    for low, high in BANDS[::2]:
+        axes.axhspan(low, high, color="black", alpha=0.05, linewidth=0)
     axes.set(xlabel="bits per pixel", ylabel="PSNR (RGB), dB", xlim=(0, 2.2), ylim=(24, 43))
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    return figure
 
 
 def published() -> Iterable[tuple[str, dict]]:
+    """Curves of the anchors, as results of `measure` without pictures."""
     for path in sorted(ANCHORS.glob("*.json")):
         found = json.loads(path.read_text())
         points = {"bpp": found["bpp"], "psnr-rgb": found["psnr"]}
         yield path.stem, {"name": f"{found['codec']} (published)", "results": points}
+
+
+def measured(folder: Path) -> dict[str, dict]:
+    """What lies in a folder of results, ours first."""
+    paths = {name: folder / f"{name}.json" for name in ("hvcodec", *(c.name for c in CLASSICAL))}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
 
 
 def main() -> None:
@@ -163,15 +214,11 @@ def main() -> None:
         result = measure(codecs[name], pictures)
         (arguments.out / f"{name}.json").write_text(json.dumps(result, indent=1))
     # Codecs measured into this folder earlier stay in the table.
-    results = {
-        name: json.loads((arguments.out / f"{name}.json").read_text())
-        for name in codecs
-        if (arguments.out / f"{name}.json").exists()
-    } | dict(published())
+    results = measured(arguments.out) | dict(published())
     if "hvcodec" in results:
         (arguments.out / "bd-rate.md").write_text(table(results) + "\n")
         print(table(results))
-    plot(results, arguments.out / "rd.png")
+    plot(results).savefig(arguments.out / "rd.png", dpi=120, bbox_inches="tight")
 
 
 if __name__ == "__main__":

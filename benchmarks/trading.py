@@ -30,6 +30,7 @@ from hvcodec.steps import BETA_RANGE, MAX_INDEX, STEPS_PER_OCTAVE, step_indices,
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 LAMBDA = 0.01
 BETAS = (1 / 8, 1 / 2.83, 1.0, 2.83, 8.0)
@@ -102,18 +103,21 @@ def best_steps(network: Engine, pictures: list[np.ndarray], vectors: int) -> dic
     return {"moves": len(gains), "largest_gain_percent": max(gains), "gains": gains}
 
 
-def plot(found: dict, path: Path) -> None:
+def plot(found: dict) -> Figure:
+    """What `own_rate` found: each layer's bits over its beta, and PSNR over the file's bits."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5))
     for name, row in found["layers"].items():
         style = "-" if name in NAMES else "--"
-        left.plot(BETAS, row["rate"], style, marker=".", label=name)
+        left.plot(found["betas"], row["rate"], style, marker=".", label=name)
         right.plot(row["total"], row["psnr"], style, marker=".", label=name)
     left.set(xscale="log", yscale="log", xlabel="beta of the layer", ylabel="its bits per pixel")
     right.set(xlabel="bits per pixel of the file", ylabel="PSNR (RGB), dB")
+    left.set_xticks(found["betas"], [f"{beta:.2g}" for beta in found["betas"]], minor=False)
+    left.tick_params(axis="x", which="minor", labelbottom=False)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     right.legend(fontsize=8)
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    return figure
 
 
 def main() -> None:
@@ -134,7 +138,7 @@ def main() -> None:
     moved = best_steps(network, pictures, arguments.vectors)
     result = {"lambda": LAMBDA, "own_rate": found, "best_steps": moved}
     (arguments.out / "trading.json").write_text(json.dumps(result, indent=1))
-    plot(found, arguments.out / "trading.png")
+    plot(found).savefig(arguments.out / "trading.png", dpi=120, bbox_inches="tight")
     share = found["falls"] / found["pairs"]
     print(f"R_l falls with its own beta_l in {100 * share:.1f} % of {found['pairs']} pairs")
     print(f"moving one step lowers J by at most {moved['largest_gain_percent']:.2f} %")

@@ -36,15 +36,16 @@ __all__ = [
     "latents",
 ]
 
+if not TYPE_CHECKING:  # which would take any name for one of hvcodec's
 
-def __getattr__(name: str) -> Any:
-    # These bring numpy and a coder; info and cut do without.
-    if name == "encode":
-        from .encoder import encode
+    def __getattr__(name: str) -> Any:
+        # These bring numpy and a coder; info and cut do without.
+        if name == "encode":
+            from .encoder import encode
 
-        return encode
-    if name in ("decode", "latents"):
-        from . import decoder
+            return encode
+        if name in ("decode", "latents"):
+            from . import decoder
 
-        return getattr(decoder, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return getattr(decoder, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ the stack, which is what makes a file that ends at a layer's end a whole file.
 import sys
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import constriction
 import numpy as np
@@ -97,6 +97,19 @@ class Tables:
         return self._models[table]
 
 
+class Grid(NamedTuple):
+    """Where the symbols of a pass of the ladder belong.
+
+    Attributes:
+        layer: of the ladder, 0 .. 6.
+        rows, columns: of the packed pass.
+    """
+
+    layer: int
+    rows: int
+    columns: int
+
+
 @dataclass(frozen=True)
 class Pass:
     """What is coded in one go.
@@ -105,11 +118,13 @@ class Pass:
         symbols: int32, one-dimensional: on the ladder channels outermost, then rows, then columns.
         index: which tables they are coded under.
         tables: of all tables.
+        grid: of a pass of the ladder, which may have side information.
     """
 
     symbols: np.ndarray
     index: Index
     tables: "Coding"
+    grid: Grid | None = None
 
 
 def _groups(index: Index, tables: "Coding") -> tuple[np.ndarray, list[tuple[int, int, int]]]:
@@ -149,6 +164,12 @@ class Stack:
         """All words, top of the stack first."""
         words = self._coder.get_compressed()[::-1]
         return (words.byteswap() if sys.byteorder == "big" else words).tobytes()
+
+    def copy(self) -> "Stack":
+        """Another stack of the same content."""
+        other = Stack()
+        other._coder = self._coder.clone()
+        return other
 
     def push(self, symbols: np.ndarray, index: Index, tables: Coding) -> None:
         """Push one pass: int32 symbols with their tables, both one-dimensional.
@@ -192,6 +213,27 @@ class Stack:
         symbols[order] = values
         return symbols
 
+    def push_one(self, value: int, size: int) -> None:
+        """Push a number of 0 .. size - 1, all of them as likely."""
+        if size > 1:
+            self._coder.encode_reverse(np.array([value], np.int32), Uniform(size))
+
+    def pop_one(self, size: int) -> int:
+        """The inverse of `push_one`."""
+        return int(self._coder.decode(Uniform(size), 1)[0]) if size > 1 else 0
+
+    def push_each(self, numbers: np.ndarray, counts: np.ndarray) -> None:
+        """Push numbers, int32, each under a distribution of its own.
+
+        Args:
+            counts: of every number's choices, less one each, in 2^-24: float64, whole numbers.
+        """
+        self._coder.encode_reverse(numbers, Categorical(perfect=False), counts)
+
+    def pop_each(self, counts: np.ndarray) -> np.ndarray:
+        """The inverse of `push_each`."""
+        return self._coder.decode(Categorical(perfect=False), counts)
+
     def _push_low(self, low: np.ndarray, shifts: np.ndarray) -> None:
         for shift in range(int(shifts.max(initial=0)), 0, -1):
             self._coder.encode_reverse(low[shifts == shift].astype(np.int32), Uniform(1 << shift))
@@ -209,14 +251,14 @@ class Stack:
             beyond = abs(value) - limit  # at least 1
             length = beyond.bit_length()
             self._push_bits(beyond - (1 << (length - 1)), length - 1)
-            self._push_one(length - 1, MAX_ESCAPE)
-            self._push_one(int(value < 0), 2)
+            self.push_one(length - 1, MAX_ESCAPE)
+            self.push_one(int(value < 0), 2)
 
     def _pop_escapes(self, reach: np.ndarray) -> np.ndarray:
         values = []
         for limit in reach.tolist():
-            negative = self._pop_one(2)
-            length = self._pop_one(MAX_ESCAPE)
+            negative = self.pop_one(2)
+            length = self.pop_one(MAX_ESCAPE)
             beyond = (1 << length) + self._pop_bits(length)
             values.append(-(limit + beyond) if negative else limit + beyond)
         return np.array(values, np.int64)
@@ -224,17 +266,10 @@ class Stack:
     def _push_bits(self, value: int, count: int) -> None:
         for at in range(0, count, ESCAPE_BITS):
             width = min(ESCAPE_BITS, count - at)
-            self._push_one(value >> at & ((1 << width) - 1), 1 << width)
+            self.push_one(value >> at & ((1 << width) - 1), 1 << width)
 
     def _pop_bits(self, count: int) -> int:
         value = 0
         for at in reversed(range(0, count, ESCAPE_BITS)):
-            value |= self._pop_one(1 << min(ESCAPE_BITS, count - at)) << at
+            value |= self.pop_one(1 << min(ESCAPE_BITS, count - at)) << at
         return value
-
-    def _push_one(self, value: int, size: int) -> None:
-        if size > 1:
-            self._coder.encode_reverse(np.array([value], np.int32), Uniform(size))
-
-    def _pop_one(self, size: int) -> int:
-        return int(self._coder.decode(Uniform(size), 1)[0]) if size > 1 else 0

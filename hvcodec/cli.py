@@ -3,34 +3,34 @@
 import json
 import os
 import sys
+import time
 import webbrowser
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from . import container, files, inspect, modelfile, steps
-from .errors import HvcError, UsageError, need_onnx, need_torch
+from . import container, files, fleet, inspect, modelfile, steps
+from .errors import HvcError, UsageError, need_onnx, need_torch, reason
 from .files import Job
+from .fleet import Made, Outcome
 
 INPUTS = click.argument("inputs", nargs=-1, required=True)
 OUTPUT = click.option("-o", "--output", help="File or folder; - is a pipe.")
 MODEL = click.option("--model", help="A shipped model's name, or a model file.")
-
-
-def _reason(error: Exception) -> str | None:
-    """One line for an error that a user can cause or meet; None for any other."""
-    if isinstance(error, HvcError):
-        return str(error)
-    if isinstance(error, OSError):
-        return ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
-    # PyTorch says so with a RuntimeError.
-    if isinstance(error, MemoryError) or "allocate" in str(error):
-        return "out of memory"
-    return None
+RAY = click.option(
+    "--ray", is_flag=True, help="Spread the files by Ray over this machine or a cluster."
+)
+JOURNAL = click.option(
+    "--journal",
+    type=click.Path(dir_okay=False),
+    help="File that notes what was made; what it shows to be made already is not made again.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Totals and failures, as JSON.")
 
 
 class Group(click.Group):
@@ -46,9 +46,9 @@ class Group(click.Group):
             # click ends commands by exceptions of its own, and a closed pipe its own way.
             if isinstance(error, click.exceptions.Exit | click.Abort | BrokenPipeError):
                 raise
-            if (reason := _reason(error)) is None:
+            if (why := reason(error)) is None:
                 raise
-            click.echo(f"hvcodec: {reason}", err=True)
+            click.echo(f"hvcodec: {why}", err=True)
             ctx.exit(1)
 
 
@@ -58,35 +58,49 @@ def main() -> None:
     """A learned image codec: small files that can be cut at a layer boundary."""
 
 
-def _for_each(jobs: Iterable[Job], work: Callable[[Job], str]) -> None:
-    """Run a job per file with a progress bar; a failure is one line and stops no other file."""
-    jobs = list(jobs)
-    failed = 0
-    with _bar(jobs) as (bar, say):
-        for job in bar:
-            try:
-                said = work(job)
-            except (HvcError, OSError, MemoryError, RuntimeError) as error:
-                reason = _reason(error)
-                if reason is None or isinstance(error, BrokenPipeError):
-                    raise
-                failed += 1
-                said = f"hvcodec: {files.label(job.source)}: {reason}"
-            say(said)
-    if failed:
+def _run(
+    jobs: Sequence[Job],
+    work: fleet.Work,
+    options: dict[str, object] | None = None,
+    journal: str | None = None,
+    ray: bool = False,
+    as_json: bool = False,
+) -> None:
+    """Run a job per file with a progress bar; a failure is one line and stops no other file.
+
+    Args:
+        options, journal, ray: see `fleet.run`.
+        as_json: end with totals on standard output, not in words.
+    """
+    if (ray or journal or as_json) and any(not job.source or not job.target for job in jobs):
+        raise UsageError("with --ray, --journal or --json, files and no pipes are wanted")
+    start = time.perf_counter()
+    outcomes: list[Outcome] = []
+    text = json.dumps(options, sort_keys=True)
+    with _bar(len(jobs)) as (advance, say):
+        for outcome in fleet.run(jobs, work, text, journal, ray):
+            outcomes.append(outcome)
+            say(outcome.said)
+            advance()
+    found = fleet.summary(outcomes, time.perf_counter() - start)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    elif len(jobs) > 1:
+        click.echo(fleet.describe(found), err=True)
+    if found["failed"]:
         raise click.exceptions.Exit(1)
 
 
 @contextmanager
-def _bar(jobs: list[Job]) -> Iterator[tuple[Iterable[Job], Callable[[str], None]]]:
-    """Jobs under a progress bar, and how to say something beside it."""
-    if len(jobs) == 1:  # no bar, and no time to import one
-        yield jobs, lambda text: click.echo(text, err=True)
+def _bar(total: int) -> Iterator[tuple[Callable[[], object], Callable[[str], None]]]:
+    """A progress bar: how to advance it, and how to say something beside it."""
+    if total == 1:  # no bar, and no time to import one
+        yield lambda: None, lambda text: click.echo(text, err=True)
         return
     from tqdm import tqdm
 
-    with tqdm(jobs, unit="file", disable=None, file=sys.stderr) as bar:
-        yield bar, lambda text: bar.write(text, file=sys.stderr)
+    with tqdm(total=total, unit="file", disable=None, file=sys.stderr) as bar:
+        yield bar.update, lambda text: bar.write(text, file=sys.stderr)
 
 
 def _rate_weights(text: str | None) -> str | dict[str, float] | None:
@@ -118,24 +132,46 @@ def _rate_weights(text: str | None) -> str | dict[str, float] | None:
 @click.option("--strip", is_flag=True, help="Leave out ICC, EXIF and XMP.")
 @click.option("--lossless", is_flag=True, help="End the file in the exact pixels; -q is of the rest.")
 @MODEL
-def encode(inputs: tuple[str, ...], output: str | None, **options: object) -> None:
+@RAY
+@JOURNAL
+@JSON
+def encode(
+    inputs: tuple[str, ...],
+    output: str | None,
+    rate_weights: str | None,
+    ray: bool,
+    journal: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Encode pictures, or all pictures of folders, as .hvc files; - is a pipe."""
-    weights = _rate_weights(options.pop("rate_weights"))  # type: ignore[arg-type]
-    steps.betas(weights)
+    options["rate_weights"] = _rate_weights(rate_weights)
+    steps.betas(options["rate_weights"])
     options = {name: value for name, value in options.items() if value is not None}
+    jobs = files.plan(inputs, output, files.PICTURES, ".hvc")
+    whole = _whole(options, journal, modelfile.DEFAULT_NAME)
+    _run(jobs, partial(_encode, options), whole, journal, ray, as_json)
 
-    def work(job: Job) -> str:
-        content = files.read(job.source)
-        from . import encoder, picture  # of no use if there is nothing to read
 
-        image = picture.open_picture(content)
-        with _search_bar(options) as progress:
-            data = encoder.encode(image, rate_weights=weights, progress=progress, **options)  # type: ignore[arg-type]
-        files.write(job.target, data)
-        bpp = 8 * len(data) / (image.width * image.height)
-        return f"{files.label(job.target)}: {len(data)} bytes, {bpp:.3f} bpp"
+def _encode(options: dict[str, Any], job: Job, content: bytes) -> Made:
+    from . import encoder, picture  # of no use if there is nothing to read
 
-    _for_each(files.plan(inputs, output, files.PICTURES, ".hvc"), work)
+    image = picture.open_picture(content)
+    with _search_bar(options) as progress:
+        data = encoder.encode(image, progress=progress, **options)
+    pixels = image.width * image.height
+    bpp = 8 * len(data) / pixels
+    return Made(f"{len(data)} bytes, {bpp:.3f} bpp", pixels, len(data), job.target, data)
+
+
+def _whole(
+    options: dict[str, Any], journal: str | None, usual_model: str | None = None
+) -> dict[str, object]:
+    """Options as a journal keeps them: a model by its content, whatever its name."""
+    model = options.get("model") or usual_model
+    if journal and model:
+        return options | {"model": modelfile.id_of(modelfile.locate(model))}
+    return options
 
 
 @contextmanager
@@ -170,11 +206,16 @@ def _search_bar(options: dict[str, object]) -> Iterator[Callable[[float], None]]
     help="Refuse larger pictures.",
 )
 @MODEL
+@RAY
+@JOURNAL
+@JSON
 def decode(
     inputs: tuple[str, ...],
     output: str | None,
     region: str | None,
-    model: str | None,
+    ray: bool,
+    journal: str | None,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Decode .hvc files, or all of folders; - is a pipe.
@@ -183,24 +224,25 @@ def decode(
     its name follows from the file's, it is NAME.png, or NAME.decoded.png if NAME.png is there already,
     so that no original is overwritten.
     """
-    part = _region(region)
+    options["region"] = _region(region)
+    jobs = files.plan(inputs, output, {".hvc"}, ".png")
+    _run(jobs, partial(_decode, options), _whole(options, journal), journal, ray, as_json)
 
-    def work(job: Job) -> str:
-        data = files.read(job.source)
-        found = container.read(data, options["max_pixels"], options["partial"])
-        from . import decoder, picture
 
-        image = decoder.decode(data, model=model, region=part, **options)
-        target = job.target
-        if target and target.exists() and not job.named:
-            target = target.with_suffix(".decoded.png")
-        files.write(target, picture.save(image, target.suffix if target else ".png"))
-        return (
-            f"{files.label(target)}: {image.width}x{image.height}, "
-            f"{options['layers'] or found.layers} of {len(found.header.steps)} layers"
-        )
+def _decode(options: dict[str, Any], job: Job, content: bytes) -> Made:
+    found = container.read(content, options["max_pixels"], options["partial"])
+    from . import decoder, picture
 
-    _for_each(files.plan(inputs, output, {".hvc"}, ".png"), work)
+    image = decoder.decode(content, **options)
+    target = job.target
+    if target and not job.named and files.exists(target):
+        target = target.with_suffix(".decoded.png")
+    data = picture.save(image, target.suffix if target else ".png")
+    said = (
+        f"{image.width}x{image.height}, "
+        f"{options['layers'] or found.layers} of {len(found.header.steps)} layers"
+    )
+    return Made(said, image.width * image.height, len(content), target, data)
 
 
 def _region(text: str | None) -> tuple[int, int, int, int] | None:
@@ -230,13 +272,15 @@ def info(file: str, as_json: bool) -> None:
 @INPUTS
 def verify(inputs: tuple[str, ...]) -> None:
     """Check that .hvc files, or all of folders, are whole and undamaged, without decoding them."""
+    _run([Job(path, None) for path, _ in files.find(inputs, {".hvc"})], _verify)
 
-    def work(job: Job) -> str:
-        found = container.read(files.read(job.source))
-        found.verify()
-        return f"{files.label(job.source)}: {found.layers} of {len(found.header.steps)} layers, sound"
 
-    _for_each((Job(path, None) for path, _ in files.find(inputs, {".hvc"})), work)
+def _verify(job: Job, content: bytes) -> Made:
+    found = container.read(content)
+    found.verify()
+    header = found.header
+    said = f"{found.layers} of {len(header.steps)} layers, sound"
+    return Made(said, header.width * header.height, len(content))
 
 
 @main.command()
@@ -265,7 +309,7 @@ def _one(file: str, work: Callable[[Job], str], output: str | None = None) -> st
 
 
 def _source(file: str) -> Job:
-    return Job(None if file == files.PIPE else Path(file), None)
+    return Job(None if file == files.PIPE else files.path(file), None)
 
 
 @main.command()
@@ -335,7 +379,7 @@ def train(
     # third of the speed, and costs other programs little. Must be set before PyTorch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     need_torch("training")
-    from . import lossless_model, lossless_train, trainer
+    from . import lossless_model, lossless_train, processes, trainer
     from . import train as training
     from .model import Config
 
@@ -351,10 +395,11 @@ def train(
             layer = lossless_model.Config.from_dict(chosen)
     except (TypeError, ValueError) as error:
         raise UsageError(f"wrong config or recipe: {error}") from None
-    if lossless is None:
-        click.echo(training.train(pictures, run, plan, sizes, init))
-    else:
-        click.echo(lossless_train.train(pictures, run, plan, layer, lossless))
+    with processes.joined():
+        if lossless is None:
+            click.echo(training.train(pictures, run, plan, sizes, init))
+        else:
+            click.echo(lossless_train.train(pictures, run, plan, layer, lossless))
 
 
 @main.command()

@@ -26,9 +26,10 @@ CHUNK = struct.Struct("<BI")
 WORD = 4  # bytes; segments are whole words and a check
 COUNT_BYTES = 4  # of the number of words of a segment, at most
 
+BITS_BACK = 0b0000_0101  # passes of the ladder have side information, which takes bits back
 LOSSLESS = 0b0000_1000  # the last layer holds the picture's own pixels
 METADATA = 0b0001_0000
-KNOWN = LOSSLESS | METADATA  # flags of this version; docs/format.md names those to come
+KNOWN = BITS_BACK | LOSSLESS | METADATA  # flags of this version; docs/format.md names those to come
 
 MAX_SIDE = (1 << 24) - 1
 MAX_LAYERS = 64
@@ -82,6 +83,7 @@ class Header:
         colour: what the decoded picture is.
         metadata: contents of the chunks.
         lossless: whether a lossless layer follows those that have steps.
+        bits_back: whether passes of the ladder have side information.
     """
 
     width: int
@@ -93,6 +95,7 @@ class Header:
     colour: Colour = Colour.RGB
     metadata: dict[Chunk, bytes] = field(default_factory=dict)
     lossless: bool = False
+    bits_back: bool = False
 
     @property
     def tile_count(self) -> int:
@@ -109,11 +112,13 @@ class Header:
             chunks = b"".join(CHUNK.pack(k, len(v)) + v for k, v in sorted(self.metadata.items()))
             body += LENGTH.pack(len(chunks)) + chunks
         sides = self.width.to_bytes(3, "little") + self.height.to_bytes(3, "little")
+        flags = METADATA if self.metadata else 0
+        flags |= (LOSSLESS if self.lossless else 0) | (BITS_BACK if self.bits_back else 0)
         fields = (
             MAGIC,
             FORMAT_VERSION,
             CODER_VERSION,
-            (METADATA if self.metadata else 0) | (LOSSLESS if self.lossless else 0),
+            flags,
             len(self.steps) + self.lossless,
             bytes.fromhex(self.model_id),
             sides,
@@ -266,6 +271,7 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
     if header.tile > MAX_TILE or (not header.tile and tile_size(header.width, header.height)):
         raise UnsupportedError("the header names tiles of more than 4 megapixels")
     header.lossless = bool(flags & LOSSLESS)
+    header.bits_back = bool(flags & BITS_BACK)
     header.steps = list(reader.take(layers - header.lossless))
     counts = (reader.count() for _ in range(layers * header.tile_count))
     header.lengths = [n * WORD + CHECK.size for n in counts]
@@ -273,7 +279,8 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
     body = data[FIXED.size : reader.at]
     if crc_hqx(body, crc_hqx(fixed[: -CHECK.size] + bytes(CHECK.size), 0)) != check:
         raise FormatError("the header is damaged (its check fails)")
-    if flags & ~KNOWN or colour not in Colour.__members__.values():
+    known = not flags & ~KNOWN and flags & BITS_BACK in (0, BITS_BACK)
+    if not known or colour not in Colour.__members__.values():
         raise UnsupportedError("the file uses features that this version does not know")
     header.colour = Colour(colour)
     inside = _Reader(chunks)

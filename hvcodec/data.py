@@ -54,28 +54,34 @@ class Crops:
         self.odds = areas / areas.sum()
         self.memory = np.memmap(packed, np.uint8, "r")
 
-    def batch(self, step: int, count: int, size: int) -> np.ndarray:
-        """`count` crops of size x size pixels, uint8 count x size x size x 3, mirrored and turned.
+    def batch(self, step: int, count: int, size: int, share: slice = slice(None)) -> np.ndarray:
+        """Those that `share` takes of `count` crops of size x size pixels, mirrored and turned.
 
         Pictures smaller than the crop are padded by reflection.
+
+        Returns:
+            uint8 N x size x size x 3.
         """
         rng = np.random.default_rng([self.seed, step])
-        crops = np.empty((count, size, size, 3), np.uint8)
-        for i, k in enumerate(rng.choice(len(self.odds), count, p=self.odds)):
+        places = []
+        for k in rng.choice(len(self.odds), count, p=self.odds):
+            spare = np.maximum(self.shapes[k] - size, 0)
+            places.append((k, *(rng.integers(n + 1) for n in spare), *rng.integers(2, size=3)))
+        places = places[share]
+        crops = np.empty((len(places), size, size, 3), np.uint8)
+        for i, (k, y, x, mirrored, upside_down, turned) in enumerate(places):
             height, width = self.shapes[k]
             start = self.starts[k]
             pixels = self.memory[start : start + height * width * 3].reshape(height, width, 3)
-            y = rng.integers(max(height - size, 0) + 1)
-            x = rng.integers(max(width - size, 0) + 1)
             crop = pixels[y : y + size, x : x + size]
             missing = [(0, size - n) for n in crop.shape[:2]]
             if any(after for _, after in missing):
                 crop = np.pad(crop, [*missing, (0, 0)], "symmetric")
-            if rng.integers(2):
+            if mirrored:
                 crop = crop[:, ::-1]
-            if rng.integers(2):
+            if upside_down:
                 crop = crop[::-1]
-            if rng.integers(2):
+            if turned:
                 crop = crop.transpose(1, 0, 2)
             crops[i] = crop
         return crops

@@ -1,18 +1,17 @@
 """Decode: file -> stack -> symbols -> latents -> picture."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from . import container, engine, modelfile, refinement, tiles
+from . import container, engine, modelfile, refinement, side_information, tiles
 from . import picture as pictures
 from . import steps as rates
-from .ans import Stack
+from .ans import Grid, Stack
 from .container import Colour, File
-from .engine import Engine, Found
+from .engine import Engine, Found, Pop
 from .errors import FormatError, ModelError, UsageError
 from .exact import Array
 from .ladder import LAYERS, LAYERS_PER_LEVEL, MAX_LEVELS, RATIO
@@ -113,10 +112,16 @@ class Decoder:
         shape = tiles.shape(self.tiles[number])
         return stack, self.network.decode(pop, self.steps, self.layers, *shape)
 
-    def _stack(self, number: int) -> tuple[Stack, Callable[[int, Index], Array]]:
+    def _stack(self, number: int) -> tuple[Stack, Pop]:
         """The words of a tile, and what pops a pass of a layer off them."""
         stack = Stack(b"".join(self.file.segment(layer, number) for layer in range(self.file.layers)))
-        return stack, lambda _, index: stack.pop(index, self.network.tables)
+
+        def pop(_: int, index: Index, grid: Grid | None) -> Array:
+            if grid is None or not self.file.header.bits_back:
+                return stack.pop(index, self.network.tables)
+            return side_information.pop(stack, index, grid, self.network.costs)
+
+        return stack, pop
 
 
 def _open(

@@ -3,12 +3,23 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from . import container, engine, modelfile, picture, ratecontrol, refinement, tiles, tuning
+from . import (
+    container,
+    engine,
+    modelfile,
+    picture,
+    ratecontrol,
+    refinement,
+    side_information,
+    tiles,
+    tuning,
+)
 from . import steps as rates
 from .ans import Pass, Stack
 from .container import Colour, Header
@@ -20,6 +31,7 @@ from .lossless import levels_of
 from .lossless_tables import UNIT
 from .picture import Picture
 from .ratecontrol import Setting
+from .side_information import Costs
 
 Progress = Callable[[float], None]
 
@@ -60,6 +72,7 @@ class Encoder:
         effort: 0..9.
         progress: called with the share of the work done, 0..1, during a search.
         lossless: end the file in the picture itself.
+        bits_back: use side information where it pays.
     """
 
     network: Engine
@@ -69,6 +82,7 @@ class Encoder:
     effort: int = 0
     progress: Progress = field(default=lambda share: None)
     lossless: bool = False
+    bits_back: bool = True
 
     def __post_init__(self) -> None:
         height, width = self.source.rgb.shape[:2]
@@ -136,7 +150,8 @@ class Encoder:
         """The file of some latents, which are given by the tile's number and the steps."""
         steps = rates.step_indices(lam, self.weights)
         known = refinement.steps_of(steps, refinement.levels(steps), len(steps))
-        columns: list[list[bytes]] = []
+        plain: list[list[bytes]] = []  # per tile, segments
+        saving: list[list[bytes]] = []  # the same with side information
         waiting: list[list[list[Pass]]] = []  # the lossless layer lies under the others on the stack
 
         def find(number: int) -> engine.Found:
@@ -145,15 +160,20 @@ class Encoder:
             if self.lossless:
                 waiting.append(encoded.layers)
             else:
-                columns.append(push(encoded.layers))
+                write(encoded.layers)
             return encoded.found
+
+        def write(layers: list[list[Pass]]) -> None:
+            plain.append(push(layers))
+            if self.bits_back:
+                saving.append(push(layers, self.network.costs))
 
         if self.network.lossless and self.lossless:
             shown = tiles.picture(self.header, self.network, find, unit=UNIT)
             grey = self.source.colour == Colour.GREY
             for tile, layers in zip(self.tiles, waiting):
                 own = self.network.lossless.encode(self.source.rgb[tile], shown[tile], known, grey)
-                columns.append(push([*layers, own]))
+                write([*layers, own])
             if decoded is not None:
                 # What the layers above decode to: their objective is that of a lossy file.
                 decoded[...] = levels_of(shown)
@@ -163,6 +183,8 @@ class Encoder:
             for number in range(len(self.tiles)):
                 find(number)
         self.header.steps = steps
+        self.header.bits_back = bool(saving) and _size(saving) < _size(plain)
+        columns = saving if self.header.bits_back else plain
         return container.write(self.header, [s for layer in zip(*columns) for s in layer])
 
     def _cost(self, data: bytes, decoded: np.ndarray, lam: float, thrift: float) -> float:
@@ -283,20 +305,35 @@ class Encoder:
         return data
 
 
-def push(layers: list[list[Pass]]) -> list[bytes]:
-    """One tile's symbols -> the words of its segments, coarse layer first."""
+def _size(columns: list[list[bytes]]) -> int:
+    return sum(len(segment) for segments in columns for segment in segments)
+
+
+def push(layers: list[list[Pass]], costs: Costs | None = None) -> list[bytes]:
+    """One tile's symbols -> the words of its segments, coarse layer first.
+
+    Args:
+        costs: for passes of the ladder with side information.
+    """
     stack = Stack()
-    bottoms: list[int] = []  # words on the stack before each layer, coarse first
+    # Per layer, coarse first, the words that a decoder can leave on the stack: those that were there
+    # before it, less what it took out on loan.
+    bottoms: list[int] = []
     for passes in reversed(layers):
-        bottoms.insert(0, stack.words)
+        bottom = stack.words
         for coded in reversed(passes):
-            stack.push(coded.symbols, coded.index, coded.tables)
+            if costs is None or coded.grid is None:
+                stack.push(coded.symbols, coded.index, coded.tables)
+            else:
+                stack, least = side_information.push(stack, coded, costs)
+                bottom = min(bottom, least)
+        bottoms.insert(0, bottom)
     content = stack.content()
     total = len(content) // 4
     # The head (what is on top of the counted words) goes with the coarsest layer. A layer without
-    # symbols takes no words.
+    # symbols takes no words, nor one whose words a layer above had to borrow.
     ends = [total - bottom for bottom in bottoms[:-1]] + [total]
-    ends = [min(end, total) for end in ends]
+    ends = list(accumulate((min(end, total) for end in ends), max))
     return [content[4 * a : 4 * b] for a, b in zip([0, *ends], ends)]
 
 
@@ -314,6 +351,7 @@ def encode(
     tune: str = "psnr",
     strip: bool = False,
     lossless: bool = False,
+    bits_back: bool = True,
     progress: Progress | None = None,
 ) -> bytes:
     """Encode a picture as a `.hvc` file.
@@ -337,6 +375,8 @@ def encode(
         strip: leave out ICC, EXIF and XMP.
         lossless: end the file in the exact pixels. The layers above are a lossy file of the given
             quality, 68 by default, where the whole is smallest; a target cannot be given.
+        bits_back: use side information with bits-back where it makes the file smaller; without it older
+            versions read the file.
         progress: called now and then during a search, with the share of it that is done, 0..1.
 
     Returns:
@@ -382,6 +422,7 @@ def encode(
         effort,
         progress or (lambda share: None),
         lossless,
+        bits_back,
     )
     if target_bpp is not None:
         target_size = int(target_bpp * encoder.header.width * encoder.header.height / 8)

@@ -5,14 +5,14 @@ Encoder and decoder call the same code, one pass of one layer at a time, in arit
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from . import exact, lossless, modelfile, refinement, tables
-from .ans import Pass, Tables
+from .ans import Grid, Pass, Tables
 from .errors import FormatError
 from .exact import Array
 from .ladder import LAYERS, MAX_STRIDE
@@ -20,12 +20,17 @@ from .mixture import Mixture
 from .network import Network, Prior, delta, take
 from .parallel import single_threaded_blas
 from .refinement import Known, Memory, layer_of, levels, steps_of
+from .side_information import Costs
 from .steps import BITS_PER_SQUARED_ERROR, OFF
 from .transform import PLANES, REDUCTIONS
 
+# How far the latents of earlier runs move towards those of the last one: what they say apart from it
+# cannot be mended (docs/training-log.md has what other shares do).
+LAST_SHARE = np.float32(0.8)
 WORTH = [np.full((1, 1), BITS_PER_SQUARED_ERROR, np.float32)] * len(LAYERS)
 
 Symbols = Array  # int32, one-dimensional: channels outermost, then rows, then columns
+Pop = Callable[[int, tables.Index, Grid | None], Symbols]
 
 
 class Opening(NamedTuple):
@@ -142,11 +147,16 @@ class Engine:
                 self.network.analyse(planes, steps_of(steps, run, len(steps)))
                 for run in range(levels(steps) + 1)
             ]
-        # Coarse runs aim half at what the last one wants: what they say apart from it cannot be mended.
+        last = runs[-1]
         return [
-            [crop((own + last) / 2, la.stride) for own, last, la in zip(run, runs[-1], LAYERS)]
+            [crop(y + (goal - y) * LAST_SHARE, la.stride) for y, goal, la in zip(run, last, LAYERS)]
             for run in runs
         ]
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What symbols of the ladder cost, for side information."""
+        return Costs(self.tables)
 
     @staticmethod
     def _index(prior: Prior, step: np.float32) -> tuple[Array, Array, tables.Index]:
@@ -287,7 +297,7 @@ class Engine:
                 return unflat(memory[index, p].value, prior.mean) - prior.mean
             level, shape, table = self._index(prior, step)
             symbols = self.tables.quantise(target, table, here) * ~self.tables.silent[table.table]
-            layers[layer].append(Pass(symbols, table, self.tables))
+            layers[layer].append(Pass(symbols, table, self.tables, Grid(index, *prior.mean.shape[:2])))
             if levels(steps):
                 memory[index, p] = self._known(symbols, flat(prior.mean), step, level, shape)
             return unflat(symbols.astype(np.float32), prior.mean) * step
@@ -297,7 +307,7 @@ class Engine:
 
     def decode(
         self,
-        pop: Callable[[int, tables.Index], Symbols],
+        pop: Pop,
         steps: list[int],
         count: int,
         height: int,
@@ -306,7 +316,8 @@ class Engine:
         """Run the decoder's side of `encode`.
 
         Args:
-            pop: called as pop(layer, index) for each pass of each layer that is present.
+            pop: called as pop(layer, index, grid) for each pass of each layer that is present; the
+                grid is None in layers of refinement.
             steps: what the file says of each layer's step.
             count: how many layers, coarse first, are present.
             height, width: of the picture.
@@ -326,7 +337,7 @@ class Engine:
 
     def decode_reduced(
         self,
-        pop: Callable[[int, tables.Index], Symbols],
+        pop: Pop,
         steps: list[int],
         count: int,
         height: int,
@@ -349,7 +360,7 @@ class Engine:
     def _decode_run(
         self,
         run: int,
-        pop: Callable[[int, tables.Index], Symbols],
+        pop: Pop,
         steps: list[int],
         count: int,
         height: int,
@@ -368,13 +379,13 @@ class Engine:
             step = delta(indices[index])
             if not run:
                 level, shape, table = self._index(prior, step)
-                symbols = pop(layer, table)
+                symbols = pop(layer, table, Grid(index, *prior.mean.shape[:2]))
                 if levels(steps):
                     memory[index, p] = self._known(symbols, flat(prior.mean), step, level, shape)
                 return unflat(symbols.astype(np.float32), prior.mean) * step
             if layer < count:
                 opening = self._open(memory[index, p], prior, step)
-                memory[index, p] = self._close(opening, pop(layer, opening.coded))
+                memory[index, p] = self._close(opening, pop(layer, opening.coded, None))
             return unflat(memory[index, p].value, prior.mean) - prior.mean
 
         return self.network.descend(indices, present, height, width, choose, layers)

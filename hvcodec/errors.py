@@ -37,3 +37,15 @@ def need_onnx() -> None:
     """Raise UsageError if the package onnx, which is not installed by default, is not here."""
     if find_spec("onnx") is None:
         raise UsageError("exporting graphs needs onnx: pip install hvcodec[onnx]")
+
+
+def reason(error: Exception) -> str | None:
+    """One line for an error that a user can cause or meet; None for any other."""
+    if isinstance(error, HvcError):
+        return str(error)
+    if isinstance(error, OSError):
+        return ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+    # PyTorch says so with a RuntimeError.
+    if isinstance(error, MemoryError) or "allocate" in str(error):
+        return "out of memory"
+    return None

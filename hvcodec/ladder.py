@@ -80,3 +80,11 @@ def frequency_bands() -> list[list[tuple[int, int, int]]]:
         ]
         bands.append(sorted(band, key=lambda c: (c[1] + c[2], c[0], c[1])))
     return bands
+
+
+def colour_planes(index: int) -> list[int]:
+    """Colour plane 0..2 of every channel of a layer; 0 is luma."""
+    coarse = sum(layer.stride > STRIDES[-1] for layer in LAYERS)
+    if index < coarse:  # Haar means and details, three planes each
+        return [channel % 3 for channel in range(LAYERS[index].channels)]
+    return [plane for plane, _, _ in frequency_bands()[index - coarse]]

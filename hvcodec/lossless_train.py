@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import processes
 from . import steps as rates
 from .ladder import LAYERS
 from .lossless_model import Config, LosslessModel
@@ -34,8 +35,10 @@ class LosslessTrainer(Trainer[LosslessModel]):
         super().__init__(folder, recipe, LosslessModel(config))
         self.base = model_of(model).to(self.device)
 
-    def losses(self, pixels: Tensor, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        lam = np.exp(rng.uniform(*LOG_LAMBDA, len(pixels)))
+    def losses(
+        self, pixels: Tensor, rng: np.random.Generator, count: int
+    ) -> tuple[Tensor, dict[str, float]]:
+        lam = np.exp(rng.uniform(*LOG_LAMBDA, count))[processes.share()]
         indices = [rates.step_indices(value, [1.0] * len(LAYERS)) for value in lam.tolist()]
         steps = torch.tensor(indices, device=self.device)
         with self.autocast():

@@ -64,6 +64,14 @@ def locate(model: str | Path | None = None, model_id: str | None = None) -> Path
     raise ModelError(f"no model {str(model)!r}: neither shipped nor a file")
 
 
+def id_of(path: Path) -> str:
+    """The id of a model file; of a shipped one without reading it."""
+    for found, shipped_path in shipped().items():
+        if path == shipped_path:
+            return found
+    return identify(path.read_bytes())
+
+
 def identify(content: bytes) -> str:
     """The id of a model file's content."""
     return hashlib.sha256(content).hexdigest()[:ID_DIGITS]

@@ -9,7 +9,9 @@ from functools import lru_cache
 from threadpoolctl import ThreadpoolController
 
 STRIP = 1 << 18  # numbers in a strip, at most, roughly
-WORKERS = min(os.cpu_count() or 1, 16)
+# As many as OMP_NUM_THREADS says, where somebody (Ray, for its workers) deals out the cores.
+_GIVEN = os.environ.get("OMP_NUM_THREADS", "")
+WORKERS = min(int(_GIVEN) if _GIVEN.isdecimal() else os.cpu_count() or 1, 16) or 1
 
 
 @lru_cache(maxsize=1)

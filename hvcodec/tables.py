@@ -44,6 +44,10 @@ class Index(NamedTuple):
     table: Array
     shift: Array
 
+    def at(self, positions: Array) -> "Index":
+        """Those of some symbols."""
+        return Index(self.table[positions], self.shift[positions])
+
 
 def quantise_scale(log2_scale: Array) -> Array:
     """log2 of scales in symbol units -> integers in 1/8 octaves, int16; `LOWEST` is 0."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import modelfile
+from . import modelfile, processes
 from . import steps as rates
 from .errors import ModelError
 from .ladder import LAYERS
@@ -106,8 +106,11 @@ class PhotoTrainer(Trainer[Model]):
             self.model.calibrate(pixels.to(self.device))
         self.average.module.load_state_dict(self.model.state_dict())
 
-    def losses(self, pixels: Tensor, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        drawn = draw(rng, len(pixels))
+    def losses(
+        self, pixels: Tensor, rng: np.random.Generator, count: int
+    ) -> tuple[Tensor, dict[str, float]]:
+        batch = draw(rng, count)
+        drawn = Draw(*(values[processes.share()] for values in vars(batch).values()))
         steps, present = (torch.from_numpy(a).to(self.device) for a in (drawn.steps, drawn.present))
         with self.autocast():
             rate, mse = objective(self.model, pixels, steps, present)
@@ -117,19 +120,24 @@ class PhotoTrainer(Trainer[Model]):
         level = (j.detach() / lam**0.55).log().cpu()
         plain = torch.from_numpy((drawn.beta == 1).all(1) & (drawn.present[:, -1] != rates.OFF))
         log_j = level[plain].mean().item() if plain.any() else math.nan
-        return j / self.norm(drawn.lam, j.detach()), {"log_j": log_j}
+        return j / self.norm(batch.lam, j.detach()), {"log_j": log_j}
 
     def norm(self, lam: np.ndarray, j: Tensor) -> Tensor:
         """What each example's J is divided by, so that all rates weigh alike: a mean of its own J
-        and of the usual one at its lambda."""
+        and of the usual one at its lambda.
+
+        Args:
+            lam: of the whole batch.
+            j: of this process's share.
+        """
         low, high = LOG_LAMBDA
         bucket = ((np.log(lam) - low) / (high - low) * (BUCKETS - 1)).round().astype(int)
-        for b, value in zip(bucket.tolist(), j.log().tolist()):
+        for b, value in zip(bucket.tolist(), processes.gathered(j).log().tolist()):
             if not math.isfinite(value):
                 continue
             seen = self.typical[b].item()
             self.typical[b] = value if seen == 0 else 0.98 * seen + 0.02 * value
-        usual = self.typical[torch.from_numpy(bucket)].exp().to(j.device)
+        usual = self.typical[torch.from_numpy(bucket[processes.share()])].exp().to(j.device)
         return (usual + j) / 2
 
     def state(self) -> dict:

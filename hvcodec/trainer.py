@@ -3,6 +3,7 @@
 import ctypes
 import json
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from . import processes
 from .data import Crops, pack
 from .errors import HvcError, UsageError
 from .lossless_model import LosslessModel
@@ -119,7 +121,7 @@ class Trainer(Generic[Network]):
         self.folder, self.recipe = folder, recipe
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.crops = Crops(folder / "pictures.bin", recipe.seed)
-        self.dtype = fast_dtype()
+        self.dtype = processes.agreed(fast_dtype())
         self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(self.model, multi_avg_fn=self.average_weights)
         self.optimisers = optimisers(self.model, recipe, self.dtype)
@@ -151,16 +153,17 @@ class Trainer(Generic[Network]):
     def train_step(self) -> dict[str, float]:
         """One step; returns what the log wants of it."""
         size = self.crop_size()
-        count = max(self.recipe.batch_pixels // size**2, 1)
+        count = max(self.recipe.batch_pixels // size**2 // processes.count(), 1) * processes.count()
         rng = np.random.default_rng([self.recipe.seed, self.step, 1])
-        pixels = torch.from_numpy(self.crops.batch(self.step + 1, count, size)).to(self.device)
+        crops = self.crops.batch(self.step + 1, count, size, processes.share())
+        pixels = torch.from_numpy(crops).to(self.device)
         pixels = (pixels.permute(0, 3, 1, 2).float() - 128).contiguous(
             memory_format=torch.channels_last
         )
         self.set_rates()
-        losses, notes = self.losses(pixels, rng)
-        loss = losses.mean()
-        loss.backward()
+        losses, notes = self.losses(pixels, rng, count)
+        losses.mean().backward()
+        processes.average_gradients(self.model)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
         if torch.isfinite(norm):
             for optimiser in self.optimisers:
@@ -170,14 +173,23 @@ class Trainer(Generic[Network]):
         self.average.update_parameters(self.model)
         self.step += 1
         self.pixels += count * size**2
+        loss = processes.gathered(losses.detach()).mean()
         return {"loss": loss.item(), "norm": norm.item()} | notes
 
     def autocast(self) -> torch.autocast:
         """Products in the dtype that this processor is fast in."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def losses(self, pixels: Tensor, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Loss of each example of a batch, and what the log wants besides."""
+    def losses(
+        self, pixels: Tensor, rng: np.random.Generator, count: int
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Loss of each example of this process's share, and what the log wants besides.
+
+        Args:
+            pixels: the share, B x 3 x H x W, -128 to 127.
+            rng: the same in all processes, to draw for all `count` examples of the batch.
+            count: examples of the batch in all processes.
+        """
         raise NotImplementedError
 
     def state(self) -> dict:
@@ -226,11 +238,20 @@ class Trainer(Generic[Network]):
         Raises:
             HvcError: training diverges; the checkpoint is the last one from before.
         """
-        bar = tqdm(total=int(self.recipe.pixels), initial=int(self.pixels), unit="px", unit_scale=True)
+        first = processes.rank() == 0  # the others do the same and tell nobody
+        # Noise is new after a stop, and each process's own.
+        torch.manual_seed(self.recipe.seed + (self.step << 16) + processes.rank())
+        bar = tqdm(
+            total=int(self.recipe.pixels),
+            initial=int(self.pixels),
+            unit="px",
+            unit_scale=True,
+            disable=not first,
+        )
         sums: list[dict[str, float]] = []
         calmest = norm = math.inf
         began = saved = time.monotonic()
-        with open(self.folder / "log.jsonl", "a") as log:
+        with open(self.folder / "log.jsonl" if first else os.devnull, "a") as log:
             while self.pixels < self.recipe.pixels:
                 before = self.pixels
                 sums.append(self.train_step())
@@ -256,11 +277,13 @@ class Trainer(Generic[Network]):
                             "training diverges; try lower rates of learning from the checkpoint"
                         )
                     sums = []
-                if now - saved > save_every and norm <= RESTLESS * calmest:
+                if first and now - saved > save_every and norm <= RESTLESS * calmest:
                     self.save()
                     saved = now
         bar.close()
-        self.save()
+        if first:
+            self.save()
+        processes.wait()
 
 
 def prepare(pictures: Path, folder: Path) -> None:
@@ -273,5 +296,6 @@ def prepare(pictures: Path, folder: Path) -> None:
     # Each layer's shape compiles anew, at each size of crop.
     torch._dynamo.config.recompile_limit = 64
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "pictures.bin").exists():
+    if processes.rank() == 0 and not (folder / "pictures.bin").exists():
         pack(pictures, folder / "pictures.bin")
+    processes.wait()

@@ -56,9 +56,9 @@ def _with_metadata() -> bytes:
     return hvcodec.encode(Image.open(io.BytesIO(buffer.getvalue())), 40)
 
 
-def _tiled(weights: str, lossless: bool = False) -> bytes:
+def _tiled(weights: str, lossless: bool = False, quality: float = 35) -> bytes:
     with mock.patch.object(container, "tile_size", lambda width, height: 64):
-        return hvcodec.encode(_photo().crop((100, 50, 230, 180)), 35, weights, lossless=lossless)
+        return hvcodec.encode(_photo().crop((100, 50, 230, 180)), quality, weights, lossless=lossless)
 
 
 def _crop(width: int, height: int) -> Image.Image:
@@ -97,6 +97,14 @@ FILES: dict[str, Callable[[], bytes]] = {
     "lossless-progressive": lambda: hvcodec.encode(_crop(70, 70), 60, "progressive", lossless=True),
     "lossless-cut": lambda: hvcodec.cut(hvcodec.encode(_crop(100, 80), lossless=True), layers=7),
     "lossless-tiles": lambda: _tiled("balanced", lossless=True),
+    # Side information with bits-back.
+    "bits-back": lambda: hvcodec.encode(_crop(250, 180), 50),
+    "bits-back-fine": lambda: hvcodec.encode(_crop(100, 130), 95),
+    "bits-back-coarse": lambda: hvcodec.encode(_photo(), 12),
+    "bits-back-cut": lambda: hvcodec.cut(hvcodec.encode(_crop(200, 150), 60), layers=5),
+    "bits-back-refined": lambda: hvcodec.encode(_crop(250, 180), 80, {"r1": 1}),
+    "bits-back-tiles": lambda: _tiled("balanced", quality=80),
+    "bits-back-lossless": lambda: hvcodec.encode(_crop(101, 67), lossless=True),
 }
 
 

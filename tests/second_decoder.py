@@ -17,6 +17,28 @@ SIZES |= {"z4": (8, 9, 2), "z3": (8, 15, 2), "z2": (8, 39, 2), "z1": (8, 126, 2)
 NAMES = list(SIZES)
 OFF = 255
 W = F(6 * 1.3**2 / math.log(2))
+PRIORS = [
+    [2, 3, 5, 47, 174, 18, 5, 1, 1],
+    [5, 8, 29, 87, 95, 24, 5, 2, 1],
+    [7, 12, 25, 43, 66, 59, 31, 10, 3],
+]
+
+
+def bands():
+    """Colour planes of the channels of z4 .. z1."""
+    ends = (((1, 2), (1, 1)), ((3, 4), (2, 2)), ((5, 7), (3, 4)), ((8, 14), (5, 14)))
+    for pair in ends:
+        found = []
+        for diagonal in range(15):
+            for plane in range(3):
+                first, last = pair[plane > 0]
+                count = sum(0 <= diagonal - v < 8 for v in range(8))
+                found += [plane] * count * (first <= diagonal <= last)
+        yield found
+
+
+# Of the channels of each layer.
+COLOURS = [[0, 1, 2] * 4, [0, 1, 2] * 3, [0, 1, 2] * 3, *bands()]
 PLACES = (0, 0), (1, 1), (0, 1), (1, 0)
 
 
@@ -389,14 +411,23 @@ class Network(Tables):
 
 
 class Stack:
-    def __init__(self, network, words):
-        self.network = network
+    def __init__(self, network, words, side_information):
+        self.network, self.side_information = network, side_information
         self.coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, "<u4")[::-1].astype("u4"))
 
     def uniform(self, size, count):
         if size == 1 or not count:
             return np.zeros(count, int)
         return self.coder.decode(constriction.stream.model.Uniform(size), count).astype(int)
+
+    def each(self, counts):
+        """Numbers of which each has counts of its own, less one each."""
+        family = constriction.stream.model.Categorical(perfect=False)
+        return self.coder.decode(family, counts.astype(float))
+
+    def each_back(self, numbers, counts):
+        family = constriction.stream.model.Categorical(perfect=False)
+        self.coder.encode_reverse(numbers, family, counts.astype(float))
 
     def entries(self, tables, exact=False):
         """Table entries and reaches; tables are sorted."""
@@ -485,15 +516,76 @@ class Decoder:
         b = -(-np.maximum(level - 88, 0) // 8)
         return (level - 8 * b) * 8 + shape, b
 
-    def ladder_pass(self, layer, key, mean, delta, level, shape):
-        symbols = self.stack.pop(*self.table(level, shape))
+    def ladder_pass(self, layer, key, mean, delta, level, shape, size):
+        if self.stack.side_information:
+            symbols = self.pop_with_side_information(layer, level, shape, size)
+        else:
+            symbols = self.stack.pop(*self.table(level, shape))
         if len(self.steps) > 7:
             low, high = self.whole_window(symbols, level, shape)
             value = mean + symbols.astype(F) * delta
             self.known[key] = [value, mean + low * delta, mean + high * delta, symbols == 0]
         return symbols.astype(F) * delta
 
-    def refined_pass(self, layer, key, mean, delta, level, shape):
+    def pop_with_side_information(self, layer, level, shape, size):
+        """Symbols of a pass, level and shape by channel, row and column; size: of the packed pass."""
+        net, (rows, columns) = self.net, size
+        symbols = np.zeros(len(level), int)
+        coded = np.flatnonzero(~net.silent[self.table(level, shape)[0]])
+        if not len(coded):
+            return symbols
+        mode = self.stack.uniform(22, 1)[0]
+        if mode == 0:
+            return self.stack.pop(*self.table(level, shape))
+        side, apart, whole = [
+            (1, 0, 1), (1, 1, 1), (2, 1, 1), (4, 0, 1), (4, 1, 1), (1, 0, 0), (1, 1, 0)
+        ][(mode - 1) // 3]  # fmt: skip
+        prior = np.array(PRIORS[(mode - 1) % 3])
+        blocks = {}
+        for at in coded.tolist():
+            channel, row, column = at // (rows * columns), at // columns % rows, at % columns
+            if whole or row < 3 * rows // 4:
+                other = apart * (COLOURS[layer][channel] > 0)
+                blocks.setdefault((other, row // side, column // side), []).append(at)
+        order = sorted(blocks)
+        latents = self.stack.each(np.tile(prior * 65536 - 1, (len(order), 1)))
+        own = np.array(sorted(at for key in order for at in blocks[key]), int)
+        shift = np.zeros(len(level), int)
+        for key, k in zip(order, latents):
+            shift[blocks[key]] = 4 * k - 16
+        moved = self.moved(level[own] + shift[own], shape[own])
+        symbols[own] = self.stack.pop(*self.table(moved, shape[own]))
+        counts = [self.posterior(symbols[b], level[b], shape[b], prior) for b in map(blocks.get, order)]
+        self.stack.each_back(latents, np.array(counts).reshape(-1, 9))
+        rest = np.setdiff1d(coded, own)
+        symbols[rest] = self.stack.pop(*self.table(level[rest], shape[rest]))
+        return symbols
+
+    def moved(self, level, shape):
+        """Levels clamped to those that tables are coded at."""
+        lowest = [min(np.flatnonzero(~self.net.silent[s:712:8])) for s in range(8)]
+        return np.clip(level, np.array(lowest)[shape], 184)
+
+    def posterior(self, symbols, level, shape, prior):
+        """Counts of the latents of a block less one."""
+        total = np.rint(64 * (8 - log2(prior.astype(F)))).astype(int)
+        for k in range(9):
+            table, b = self.table(self.moved(level + 4 * k - 16, shape), shape)
+            for n, t, low in zip(np.minimum(np.abs(symbols), 255).tolist(), table, b.tolist()):
+                entry = (n + (1 << low) // 2) >> low
+                counts = self.net.counts[t]
+                reach = len(counts) // 2 - 1
+                count = counts[reach + entry] if entry <= reach else counts[-1]
+                total[k] += int(np.rint(F(64) * (log2(F(2**24) / F(count)) + F(low))))
+        w = exp2((total.min() - total).astype(F) / F(64))
+        whole = F(0)
+        for one in w:
+            whole += one
+        counts = np.floor(w * (F(2**24 - 9) / whole)).astype(int)
+        counts[np.argmax(w)] += 2**24 - 9 - counts.sum()
+        return counts
+
+    def refined_pass(self, layer, key, mean, delta, level, shape, _):
         value, low, high, fresh = self.known[key]
         table, b = self.table(level, shape)
         quiet = fresh & self.net.silent[table] & (low < mean) & (mean < high)
@@ -575,7 +667,7 @@ class Decoder:
                 else:
                     code = self.refined_pass if run else self.ladder_pass
                     level, shape = (x.astype(int).ravel() for x in (level, shape))
-                    residual = code(layer, (k, p), flat, delta, level, shape)
+                    residual = code(layer, (k, p), flat, delta, level, shape, mean.shape[1:])
                 residual = residual.reshape(mean.shape)
                 values[k, p] = mean + residual
                 last = values[k, p], residual
@@ -642,7 +734,7 @@ def exact(net, stack, shown, steps, grey):
 
 def decode(data, network):
     """A file's bytes, and its network -> uint8 H x W x 3, or H x W if it is grey."""
-    assert data[:6] == b"\x89HVC\x01\x01" and not data[6] & ~24
+    assert data[:6] == b"\x89HVC\x01\x01" and not data[6] & ~29
     lossless = data[6] >> 3 & 1
     all_layers, layers = data[7], data[7] - lossless
     width, height = (int.from_bytes(data[a : a + 3], "little") for a in (14, 17))
@@ -672,7 +764,7 @@ def decode(data, network):
     for tile in range(tiles):
         top, left = tile // columns * side, tile % columns * side
         shape = min(side, tall - top), min(side, wide - left)
-        stacks.append(Stack(network, words[tile]))
+        stacks.append(Stack(network, words[tile], data[6] & 5 == 5))
         decoder = Decoder(network, stacks[tile], steps, known, *shape)
         run = 0
         while decoder.layer_of(run, 0) < known:

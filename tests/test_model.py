@@ -204,7 +204,7 @@ def test_decoder_finds_what_the_encoder_left(network, photo, preset):
     layers, found, _ = network.encode(latents, indices, weights)
     stack = Stack(b"".join(push(layers)))
     again = network.decode(
-        lambda _, index: stack.pop(index, network.tables), indices, len(indices), 256, 384
+        lambda _, index, grid: stack.pop(index, network.tables), indices, len(indices), 256, 384
     )
     assert stack.empty
     assert (found.features == again.features).all()

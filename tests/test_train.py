@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import gradient, psnr
@@ -154,6 +156,76 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, photo, mon
         trainer.run(log_every=2, save_every=0.0)
     trainer.load()
     assert trainer.step == 5  # saved after every calm step, up to the first restless stretch's end
+
+
+@pytest.mark.slow
+def test_the_tutorial_in_miniature(tmp_path, photo):
+    torch = pytest.importorskip("torch")
+    root = Path(__file__).parent.parent
+    page = (root / "docs" / "train-your-own.md").read_text()
+    commands = "".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
+    # The page's own words, for a network and a time that a test can afford.
+    small = f"--config '{TINY}' --recipe '{{\"batch_pixels\": 32768}}'"
+    commands, settings = re.subn("--config '[^']*'", small, commands)
+    commands, lengths = re.subn(r"--pixels (\S+)", lambda m: f"--pixels {float(m[1]) * 1e-4}", commands)
+    assert settings == lengths == 2
+    for folder in ("photos", "held-out"):
+        (tmp_path / folder).mkdir()
+    photo.save(tmp_path / "photos" / "photo.jpg")
+    photo.crop((0, 0, 200, 192)).save(tmp_path / "held-out" / "a.png")
+    (tmp_path / "benchmarks").symlink_to(root / "benchmarks")
+    prelude = f"""
+        hvcodec() {{ {sys.executable} -m hvcodec "$@"; }}
+        python() {{ {sys.executable} "$@"; }}
+        torchrun() {{ {sys.executable} -m torch.distributed.run --standalone "$@"; }}
+    """
+    environment = os.environ | {"TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    command = ["bash", "-euo", "pipefail", "-c", prelude + commands]
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
+
+    state = torch.load(tmp_path / "runs" / "mine" / "checkpoint.pt", weights_only=True)
+    assert state["counters"]["pixels"] >= 2e5  # both trainings
+    model_id = modelfile.identify((tmp_path / "mine.safetensors").read_bytes())
+    assert hvcodec.info((tmp_path / "coded" / "a.hvc").read_bytes())["model"] == model_id
+    held_out, back = (Image.open(tmp_path / folder / "a.png") for folder in ("held-out", "decoded"))
+    assert psnr(held_out, back) > 25
+    tables = [(tmp_path / "results" / name / "bd-rate.md").read_text() for name in ("mine", "shipped")]
+    assert "| jpeg | -" in tables[1]  # the shipped model needs fewer bits; a few steps may not do
+    assert "| jpeg | " in tables[0] and tables[0] != tables[1]
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(tmp_path, photo):
+    torch = pytest.importorskip("torch")
+    (tmp_path / "pictures").mkdir()
+    photo.save(tmp_path / "pictures" / "photo.png")
+    script = Path(__file__).with_name("several_processes.py")
+    environment = os.environ | {"TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    step = 4 * 64 * 64  # pixels
+
+    losses = []
+
+    def trained(name, launcher, *stops):
+        folder, out = tmp_path / name, tmp_path / f"{name}-out"
+        folder.mkdir()
+        out.mkdir()
+        data.pack(tmp_path / "pictures", folder / "pictures.bin")
+        for steps in stops:
+            command = [sys.executable, *launcher, script, folder, out, TINY, str(steps * step)]
+            subprocess.run(command, check=True, capture_output=True, env=environment)
+        log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        assert [entry["step"] for entry in log] == [1, 2, 3, 4]  # one process writes it
+        losses.append([entry["loss"] for entry in log])
+        return [torch.load(path, weights_only=True) for path in sorted(out.iterdir())]
+
+    (alone,) = trained("one", (), 4)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    first, second = trained("two", torchrun, 2, 4)  # stops after two steps, and goes on
+    for name, weights in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], weights, rtol=1e-4, atol=2e-5, msg=name)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert len(set(losses[0])) == 4
 
 
 def test_a_file_that_is_no_checkpoint(tmp_path):

@@ -78,6 +78,8 @@ def files() -> Iterator[tuple[str, bytes]]:
     yield "coarsest", hvcodec.cut(encode(picture(64, 64), 60), layers=1)
     yield "tiles", tiled(picture(96, 80), 50)
     yield "lossless", encode(picture(33, 21), lossless=True)
+    yield "bits-back", encode(picture(160, 128), 40)
+    yield "bits-back-cut", hvcodec.cut(encode(picture(160, 128), 60), layers=5)
     yield "lossless-grey", encode(with_alpha(picture(20, 30).convert("L")), lossless=True)
     yield "lossless-progressive", encode(picture(16, 16), 50, "progressive", lossless=True)
     yield "lossless-tiles", tiled(picture(70, 20), 50, lossless=True)

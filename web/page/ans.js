@@ -1,6 +1,6 @@
 /**
- * The ANS stack of constriction, as far as decoding goes: words of 32 bits, a state of 64, probabilities
- * in units of 2^-24. The state is kept in two halves; products of 64 bits are made of exact float64 ones.
+ * The ANS stack of constriction: words of 32 bits, a state of 64, probabilities in units of 2^-24. The
+ * state is kept in two halves; products of 64 bits are made of exact float64 ones.
  */
 import { HvcError } from "./errors.js";
 
@@ -18,24 +18,25 @@ export class Stack {
   constructor(words, place = null) {
     if (words.length && !words[0]) throw new HvcError("the coded data cannot be a stack");
     this.words = words;
-    Object.assign(this, place ?? { at: Math.min(words.length, 1), high: 0, low: words[0] ?? 0 });
+    const start = { at: Math.min(words.length, 1), high: 0, low: words[0] ?? 0, given: [] };
+    Object.assign(this, place ?? start);
+    this.given = [...this.given]; // words that were pushed, the last one on top
     this.refill();
   }
 
   get place() {
-    const { at, high, low } = this;
-    return { at, high, low };
+    const { at, high, low, given } = this;
+    return { at, high, low, given: [...given] };
   }
 
   get empty() {
-    return this.at === this.words.length && !this.high && !this.low;
+    return this.at === this.words.length && !this.given.length && !this.high && !this.low;
   }
 
   refill() {
-    if (!this.high && this.at < this.words.length) {
-      this.high = this.low;
-      this.low = this.words[this.at++];
-    }
+    if (this.high || (!this.given.length && this.at === this.words.length)) return;
+    this.high = this.low;
+    this.low = this.given.length ? this.given.pop() : this.words[this.at++];
   }
 
   /** Go on behind an entry of a distribution that begins at `start`. */
@@ -51,6 +52,19 @@ export class Stack {
     this.high = carry + over;
     this.low = low - over * WORD;
     this.refill();
+  }
+
+  /** Push an entry of a distribution that begins at `start`: the inverse of `step`. */
+  push(start, probability) {
+    let state = (BigInt(this.high) << 32n) + BigInt(this.low);
+    const [first, count] = [BigInt(start), BigInt(probability)];
+    if (state >> 40n >= count) {
+      this.given.push(this.low);
+      state >>= 32n;
+    }
+    state = ((state / count) << 24n) + (state % count) + first;
+    this.high = Number(state >> 32n);
+    this.low = Number(state & 0xffffffffn);
   }
 
   /**

@@ -7,6 +7,7 @@ import { HvcError } from "./errors.js";
 const MAGIC = [0x89, 0x48, 0x56, 0x43];
 const FIXED = 24; // bytes before the table
 const CHECK_AT = 22;
+const BITS_BACK = 0b101; // passes of the ladder have side information
 const LOSSLESS = 0b1000;
 const METADATA = 0b10000;
 const COLOURS = ["rgb", "grey"];
@@ -112,7 +113,8 @@ function parse(reader) {
   const body = reader.bytes.subarray(FIXED, reader.at);
   fixed.fill(0, CHECK_AT);
   if (check(body, check(fixed)) !== sum) throw new HvcError("the header is damaged (its check fails)");
-  if (flags & ~(LOSSLESS | METADATA) || !(colour in COLOURS)) {
+  const sharing = flags & BITS_BACK;
+  if (flags & ~(BITS_BACK | LOSSLESS | METADATA) || (sharing && sharing !== BITS_BACK) || !(colour in COLOURS)) {
     throw new HvcError("the file uses features that this page does not know");
   }
   refuseOtherLadders(steps);
@@ -123,7 +125,7 @@ function parse(reader) {
   if (lossless) names.push("exact");
   const { alpha } = metadata(chunks);
   return {
-    width, height, model, steps, lossless, layers, names, colour: COLOURS[colour], alpha, tiles, cuts, segments,
+    width, height, model, steps, lossless, sharing: Boolean(sharing), layers, names, colour: COLOURS[colour], alpha, tiles, cuts, segments,
     start: reader.at,
   };
 }

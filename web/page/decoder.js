@@ -11,6 +11,7 @@ import { f32 } from "./exact.js";
 import { LAYERS, lastOf, placeOf, stepsOf } from "./ladder.js";
 import { LosslessTables, losslessPixels } from "./lossless.js";
 import { floats, tensor } from "./network.js";
+import { Costs, sharingSymbols } from "./side_information.js";
 import { ladderSymbols } from "./tables.js";
 import { alphaOf, canvasPixels } from "./picture.js";
 import { reducedTile } from "./preview.js";
@@ -29,6 +30,7 @@ export class Decoder {
     this.network = network;
     this.passes = network.about.passes;
     this.count = header.steps.length; // of layers without the lossless one
+    this.costs = header.sharing ? new Costs(network.tables) : null;
     if (header.lossless) {
       if (!network.about.lossless) throw new HvcError("the stream's model has no lossless layer");
       this.exact = new LosslessTables(network.about.lossless);
@@ -57,18 +59,21 @@ export class Decoder {
     let state = index ? tile : { ...tile, values: {}, trunk: null };
     for (const pass of this.passes) {
       if (pass.layer < index || pass.layer > lastOf(layer)) continue;
-      state = await this.pass(number, state, pass, steps, (prior, delta) => {
+      state = await this.pass(number, state, pass, steps, (prior, delta, [, , rows, columns]) => {
         if (steps[pass.layer] === OFF) return { known: null, residual: null };
         const before = state.known?.[pass.graph];
-        return run ? this.refined(stack, before, prior, delta) : this.plain(stack, prior, delta);
+        if (run) return this.refined(stack, before, prior, delta);
+        return this.plain(stack, prior, delta, [pass.layer, rows, columns]);
       });
     }
     if (layer === this.count - 1 && !this.header.lossless) refuseRest(stack);
     return { ...state, stack: stack.place };
   }
 
-  plain(stack, prior, delta) {
-    const symbols = ladderSymbols(stack, this.network.tables, prior);
+  plain(stack, prior, delta, grid) {
+    const symbols = this.costs
+      ? sharingSymbols(stack, this.costs, prior, grid)
+      : ladderSymbols(stack, this.network.tables, prior);
     const residual = Float32Array.from(symbols, (symbol) => symbol * delta);
     const refines = this.count > LAYERS.length;
     return { residual, known: refines ? this.network.windows.afterLadder(symbols, prior, delta) : null };
@@ -90,7 +95,7 @@ export class Decoder {
     }
     const found = await this.network.run(graph, inputs);
     const [mean, level, shape] = [found.mean.data, found.level.data, found.shape.data];
-    const { residual, known } = decide({ mean, level, shape }, this.network.about.deltas[steps[layer]]);
+    const { residual, known } = decide({ mean, level, shape }, this.network.about.deltas[steps[layer]], found.mean.dims);
     const value = floats(residual ? mean.map((m, at) => f32(m + residual[at])) : mean, found.mean.dims);
     return {
       ...state,

@@ -10,7 +10,25 @@ export const LAYERS = [
   { name: "z2", stride: 8, channels: 39, passes: 2 },
   { name: "z1", stride: 8, channels: 126, passes: 2 },
 ];
+// First and last anti-diagonal of the first colour plane and of the others.
+const BANDS = { 3: [[1, 2], [1, 1]], 4: [[3, 4], [2, 2]], 5: [[5, 7], [3, 4]], 6: [[8, 14], [5, 14]] };
 const COARSE_HALF = 4; // layers of the ladder that the first layer of a level refines
+
+/** Colour plane of every channel of a layer; 0 is luma. */
+export function colourPlanes(index) {
+  const { stride, channels } = LAYERS[index];
+  if (stride > 8) return Array.from({ length: channels }, (_, channel) => channel % 3);
+  const planes = [];
+  for (let diagonal = 1; diagonal <= 14; diagonal++) {
+    for (let plane = 0; plane < 3; plane++) {
+      const [first, last] = BANDS[index][plane ? 1 : 0];
+      if (diagonal < first || diagonal > last) continue;
+      const count = Math.min(diagonal, 7) - Math.max(diagonal - 7, 0) + 1;
+      for (let n = 0; n < count; n++) planes.push(plane);
+    }
+  }
+  return planes;
+}
 
 /** The file's layer in which a run down the ladder sends a layer of the ladder. */
 export function layerOf(run, index) {

@@ -1,0 +1,219 @@
+"""Side information with bits-back: what it saves, that it comes back, and that cuts stay cuts.
+
+Names C1 .. C7 are those of the checks that bits-back coders are held to: rate, restoration, cuts,
+accounting, the same posterior everywhere (C5: `test_exact.py` decodes such a file in processes with
+other settings, `test_golden.py` and two other decoders old ones), no bits from nowhere, and training
+on the rate that is coded (C7: `test_model.py`, the objective is that of the stream).
+"""
+
+from unittest import mock
+
+import numpy as np
+import pytest
+from conftest import gradient
+from make_golden import FOLDER
+
+import hvcodec
+from hvcodec import container, engine, modelfile, side_information, steps
+from hvcodec.ans import Stack
+from hvcodec.encoder import push
+from hvcodec.side_information import MODES, PRIORS, SHIFTS
+from hvcodec.tables import SHAPES, TOTAL, index
+
+BALANCED = steps.betas("balanced")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return engine.load(modelfile.locate(None))
+
+
+@pytest.fixture(scope="module", params=[20, 50, 85])
+def layers(network, photo, request):
+    """Passes of all layers of the photograph."""
+    indices = steps.step_indices(steps.lambda_of_quality(request.param), BALANCED)
+    return network.encode(network.analyse(np.asarray(photo), indices), indices, BALANCED).layers
+
+
+def beneath(words=4000, seed=0):
+    """A stack that has been in use."""
+    return Stack(np.random.default_rng(seed).integers(1 << 31, 1 << 32, words, np.uint32).tobytes())
+
+
+def passes_of(layers):
+    return [one for passes in layers for one in passes]
+
+
+def bits_of_symbols(network, symbols, level, shape):
+    """What each takes under the coder's tables, with low bits and escapes."""
+    table, shift = index(level, shape)
+    high = (symbols + ((1 << shift) >> 1)) >> shift
+    found = []
+    for t, size in zip(table.tolist(), np.abs(high).tolist()):
+        counts, reach = network.tables.counts[t], network.tables.reaches[t]
+        beyond = int(size - reach)
+        sign = np.sign(high[len(found)])
+        count = counts[-1] if beyond > 0 else counts[reach + sign * size]
+        more = 1 + np.log2(24) + beyond.bit_length() - 1 if beyond > 0 else 0
+        found.append(np.log2(TOTAL / count) + more)
+    return np.array(found) + shift
+
+
+def test_floors_are_where_silence_ends(network):
+    # Every level below is silent and none from there on, or a shift could leave the coded tables.
+    silent = network.tables.silent[: 89 * SHAPES].reshape(89, SHAPES)
+    floor = network.costs.floor
+    assert all(silent[: floor[s], s].all() and not silent[floor[s] :, s].any() for s in range(SHAPES))
+
+
+def test_priors_and_modes():
+    assert (PRIORS.sum(1) == 256).all() and PRIORS.min() > 0 and PRIORS.shape[1] == len(SHIFTS)
+    assert len(set(MODES)) == len(MODES) == 22
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_pass_comes_back_and_the_stack_too(network, layers, seed):
+    """C2."""
+    for coded in passes_of(layers):
+        stack = beneath(seed=seed)
+        before = stack.content()
+        stack, _ = side_information.push(stack, coded, network.costs)
+        found = side_information.pop(stack, coded.index, coded.grid, network.costs)
+        assert (found == coded.symbols).all()
+        assert stack.content() == before
+
+
+def test_what_a_pass_takes_is_what_its_mixture_says(network, layers):
+    """C1: net bits of all passes against sums over latents, from the coder's own probabilities."""
+    taken = ideal = 0.0
+    passes = 0
+    for coded in passes_of(layers):
+        said = side_information.Coded(coded.index, coded.grid, network.costs)
+        best = side_information._best(said, coded.symbols, coded.grid, network.costs)
+        if not best:
+            continue
+        mode = MODES[best[0]]
+        stack, _ = side_information.push(beneath(), coded, network.costs)
+        taken += 32 * (len(stack.content()) // 4 - 4000)
+        symbols = coded.symbols[said.positions]
+        own = said.colour if mode.apart else 0 * said.colour
+        block = (own * 1000 + said.row // mode.side) * 1000 + said.column // mode.side
+        _, block = np.unique(block, return_inverse=True)
+        sums = []
+        for shift in SHIFTS:
+            moved = np.clip(said.level + shift, network.costs.floor[said.shape], 184)
+            sums.append(np.bincount(block, bits_of_symbols(network, symbols, moved, said.shape)))
+        joint = np.log2(PRIORS[mode.prior] / 256)[:, None] - np.array(sums)
+        ideal += np.log2(len(MODES)) - np.logaddexp2.reduce(joint, 0).sum()
+        passes += 1
+    # Words are counted whole.
+    assert ideal - 32 * passes < taken < 1.005 * ideal + 32 * passes
+
+
+def test_it_saves_bytes(network, layers):
+    with_it, without = (sum(map(len, push(layers, costs))) for costs in (network.costs, None))
+    assert with_it < 0.99 * without
+
+
+def test_a_file_takes_what_was_pushed_less_its_loans(network, layers):
+    """C4: words = bits of all that was pushed - bits that were popped for latents."""
+    pushed, popped = [], []
+
+    def bits_of(numbers, counts):
+        return np.log2(TOTAL / (counts[np.arange(len(numbers)), numbers] + 1)).sum()
+
+    push_each, pop_each, push_symbols = Stack.push_each, Stack.pop_each, Stack.push
+
+    def gave(stack, numbers, counts):
+        pushed.append(bits_of(numbers, counts))
+        push_each(stack, numbers, counts)
+
+    def took(stack, counts):
+        numbers = pop_each(stack, counts)
+        popped.append(bits_of(numbers, counts))
+        return numbers
+
+    def coded(stack, symbols, tables, own):
+        before = stack._coder.num_valid_bits()
+        push_symbols(stack, symbols, tables, own)
+        pushed.append(stack._coder.num_valid_bits() - before)
+
+    with (
+        mock.patch.object(Stack, "push_each", gave),
+        mock.patch.object(Stack, "pop_each", took),
+        mock.patch.object(Stack, "push", coded),
+        mock.patch.object(Stack, "push_one", lambda *_: None),
+        mock.patch.object(side_information, "_best", single(side_information._best)),
+    ):
+        total = 8 * sum(map(len, push(layers, network.costs)))
+    assert sum(popped) > 0
+    assert abs(total - (sum(pushed) - sum(popped))) < 0.002 * total + 96
+
+
+def single(best):
+    """No second try, whose pushes would be counted too."""
+    return lambda *arguments: best(*arguments)[-1:]
+
+
+@pytest.mark.parametrize("quality", [30, 60, 85])
+def test_cuts_are_those_of_a_file_without(photo, quality):
+    """C3: the same pictures, for at most one layer's loan more."""
+    saving = hvcodec.encode(photo, quality)
+    plain = hvcodec.encode(photo, quality, bits_back=False)
+    assert container.read(saving).header.bits_back and len(saving) < len(plain)
+    points = [hvcodec.info(data)["cut_points"] for data in (saving, plain)]
+    for count, (own, other) in enumerate(zip(*points), 1):
+        pictures = [np.asarray(hvcodec.decode(d[:n])) for d, n in ((saving, own), (plain, other))]
+        assert (pictures[0] == pictures[1]).all()
+        # No position's latent is a loan of more than log2 9 bits in the mean; two colours at most.
+        positions = 2 * 48 * 32 if count > 3 else 2 * 24 * 16
+        assert own <= other + positions * np.log2(9) / 8 + 8
+
+
+def test_no_bits_come_from_an_empty_stack(network, layers):
+    """C6: with nothing beneath, a pass goes without; with too little, its first rows only."""
+    coded = max(passes_of(layers), key=lambda one: np.abs(one.symbols).sum())
+    for words in (0, 1, 2, 30, 100):
+        stack = beneath(words)
+        before = stack.content()
+        stack, least = side_information.push(stack, coded, network.costs)
+        assert least >= min(words, 1) - 1
+        found = side_information.pop(stack, coded.index, coded.grid, network.costs)
+        assert (found == coded.symbols).all()
+        assert stack.content() == before
+    mode = Stack(side_information.push(Stack(), coded, network.costs)[0].content()).pop_one(len(MODES))
+    assert mode == 0 or not MODES[mode].whole
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (65, 3), (130, 100)])
+@pytest.mark.parametrize("quality", [0, 50, 100])
+def test_any_size_at_any_quality(size, quality):
+    rgb = gradient(*size)
+    saving, plain = (hvcodec.encode(rgb, quality, bits_back=own) for own in (True, False))
+    assert len(saving) <= len(plain)
+    assert (np.asarray(hvcodec.decode(saving)) == np.asarray(hvcodec.decode(plain))).all()
+
+
+def test_layers_that_are_off(photo):
+    weights = {"z1": np.inf, "z2": np.inf, "z7": 0.25}
+    saving, plain = (hvcodec.encode(photo, 70, weights, bits_back=own) for own in (True, False))
+    assert container.read(saving).header.bits_back and len(saving) < len(plain)
+    assert (np.asarray(hvcodec.decode(saving)) == np.asarray(hvcodec.decode(plain))).all()
+
+
+def test_lossless_files_have_it_too(photo):
+    image = photo.crop((100, 60, 230, 160))
+    saving, plain = (hvcodec.encode(image, lossless=True, bits_back=own) for own in (True, False))
+    assert container.read(saving).header.bits_back and len(saving) < len(plain)
+    assert (np.asarray(hvcodec.decode(saving)) == np.asarray(image)).all()
+
+
+def test_half_of_its_flags_are_refused():
+    data = (FOLDER / "bits-back.hvc").read_bytes()
+    assert data[6] & 5 == 5
+    for flags in (1, 4, 2, 7):
+        header = container.read(data).header
+        with mock.patch.object(container, "BITS_BACK", flags):
+            changed = header.pack()
+        with pytest.raises(hvcodec.UnsupportedError, match="does not know"):
+            hvcodec.decode(changed + data[len(changed) :])
