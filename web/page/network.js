@@ -21,7 +21,9 @@ export const floats = (data, dims) => tensor("float32", data, dims);
 async function start() {
   ort.env.wasm.wasmBinary = await fetched("vendor/ort-wasm-simd-threaded.wasm.gz");
   ort.env.wasm.wasmPaths = { mjs: new URL("vendor/ort-wasm-simd-threaded.mjs", import.meta.url).href };
-  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MOST_THREADS) : 1;
+  // One core is for the compiler, and threads that wait for a busy one cost more than they bring.
+  const cores = self.crossOriginIsolated ? navigator.hardwareConcurrency - 1 : 1;
+  ort.env.wasm.numThreads = Math.min(Math.max(cores, 1), MOST_THREADS);
 }
 
 let runtime = null;
