@@ -5,7 +5,6 @@ import { HvcError } from "./errors.js";
 import { Windows } from "./refinement.js";
 import { Tables } from "./tables.js";
 
-const LOSSLESS_PASSES = 4;
 const MOST_THREADS = 4;
 const OPTIONS = {
   executionProviders: ["wasm"],
@@ -22,7 +21,9 @@ export const floats = (data, dims) => tensor("float32", data, dims);
 async function start() {
   ort.env.wasm.wasmBinary = await fetched("vendor/ort-wasm-simd-threaded.wasm.gz");
   ort.env.wasm.wasmPaths = { mjs: new URL("vendor/ort-wasm-simd-threaded.mjs", import.meta.url).href };
-  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MOST_THREADS) : 1;
+  // One core is for the compiler, and threads that wait for a busy one cost more than they bring.
+  const cores = self.crossOriginIsolated ? navigator.hardwareConcurrency - 1 : 1;
+  ort.env.wasm.numThreads = Math.min(Math.max(cores, 1), MOST_THREADS);
 }
 
 let runtime = null;
@@ -65,21 +66,23 @@ export class Network {
     this.about = about;
     this.tables = new Tables(counts, about.reaches);
     this.windows = new Windows(this.tables, about.ratios, about.weights);
+    this.folder = folder;
     this.sessions = {};
     const names = [...about.passes.map(({ graph }) => graph), "planes", "picture"];
-    if (about.lossless) for (let pass = 0; pass < LOSSLESS_PASSES; pass++) names.push(`lossless-${pass}`);
-    let before = Promise.resolve();
-    for (const name of names) {
-      const bytes = fetched(`${folder}/${name}.onnx.gz`);
-      before = Promise.all([bytes, before]).then(([graph]) => ort.InferenceSession.create(graph, OPTIONS));
-      before.catch(() => {}); // whoever runs it hears of it
-      this.sessions[name] = before;
-    }
+    names.reduce((before, name) => this.session(name, before), null);
+  }
+
+  /** A graph, ready to run, after another one. */
+  session(name, before = null) {
+    const bytes = fetched(`${this.folder}/${name}.onnx.gz`);
+    const made = Promise.all([bytes, before]).then(([graph]) => ort.InferenceSession.create(graph, OPTIONS));
+    made.catch(() => {}); // whoever runs it hears of it
+    return (this.sessions[name] = made);
   }
 
   /** Run a graph. */
   async run(name, inputs, outputs) {
-    const session = await this.sessions[name];
+    const session = await (this.sessions[name] ?? this.session(name));
     await turn();
     return session.run(inputs, outputs);
   }

@@ -3,6 +3,7 @@ const get = (id) => document.getElementById(id);
 const [decoded, beside, cut, numbers, message, shares] = ["decoded", "beside", "cut", "numbers", "message", "shares"].map(get);
 
 const KEPT = 1 << 26; // pixels of all pictures of a file up to which they are kept
+const LABELLED = 0.02; // shares of a file from which a layer's name fits into its part of the bar
 
 /** What is open, and what the page has of it. */
 class Opened {
@@ -45,8 +46,8 @@ class Opened {
   }
 
   choose(layers) {
-    this.chosen = Math.min(layers, this.layers);
-    if (this.pictures.get(this.chosen)?.preview !== false) worker.postMessage({ layers: this.chosen });
+    this.chosen = Math.min(layers, this.layers) || null;
+    if (this.chosen && this.pictures.get(this.chosen)?.preview !== false) worker.postMessage({ layers: this.chosen });
     draw();
   }
 }
@@ -80,8 +81,9 @@ function drawShares({ names, cuts, start }) {
   const parts = names.map((name, k) => {
     const part = document.createElement("button");
     const bytes = cuts[k] - (k ? cuts[k - 1] : start);
-    part.textContent = name;
-    part.title = `${name}: ${bytes} bytes, ${((100 * bytes) / cuts.at(-1)).toFixed(1)} %`;
+    const share = bytes / cuts.at(-1);
+    part.textContent = share > LABELLED ? name : "";
+    part.title = `${name}: ${bytes} bytes, ${(100 * share).toFixed(1)} %`;
     part.style.flex = `${bytes} 0 0`;
     part.style.background = `hsl(${215 + (150 * k) / names.length} 55% 42%)`;
     part.onclick = () => opened.choose(k + 1);
