@@ -125,8 +125,8 @@ function parse(reader) {
   if (lossless) names.push("exact");
   const { alpha } = metadata(chunks);
   return {
-    width, height, model, steps, lossless, sharing: Boolean(sharing), layers, names, colour: COLOURS[colour], alpha, tiles, cuts, segments,
-    start: reader.at,
+    width, height, model, steps, lossless, sharing: Boolean(sharing), layers, names, colour: COLOURS[colour], alpha,
+    tiles, cuts, segments, start: reader.at,
   };
 }
 
