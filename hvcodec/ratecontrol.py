@@ -87,5 +87,10 @@ def _next(
         share = (aim - seen[low]) / (seen[high] - seen[low])
         share = min(max(share, 0.05), 0.95)
         return Setting(low.quality + (high.quality - low.quality) * share)
+    others = [s for s in seen if s.quality != last.quality]
+    if others:
+        near = min(others, key=lambda s: abs(s.quality - last.quality))
+        found = (seen[last] - seen[near]) / (last.quality - near.quality)
+        slope = min(max(found, slope / 3), slope * 3)
     quality = last.quality + (aim - seen[last]) / slope
     return Setting(min(max(quality, low.quality), high.quality))

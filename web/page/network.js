@@ -39,11 +39,12 @@ export function networkOf(model) {
 }
 
 async function open(folder, model) {
+  const missing = () => {
+    throw new HvcError(`the file needs model ${model}, which is not part of this page`);
+  };
   const [about, counts] = await Promise.all([
-    fetched(`${folder}/model.json.gz`).catch(() => {
-      throw new HvcError(`the file needs model ${model}, which is not part of this page`);
-    }),
-    fetched(`${folder}/counts.bin.gz`),
+    fetched(`${folder}/model.json.gz`).catch(missing),
+    fetched(`${folder}/counts.bin.gz`).catch(missing),
     runtime,
   ]);
   return new Network(folder, JSON.parse(new TextDecoder().decode(about)), new Int32Array(counts.buffer));
