@@ -191,30 +191,26 @@ def _prior(prior: int, count: int) -> Array:
     return np.tile(PRIORS[prior] * (TOTAL / 256) - 1, (count, 1))
 
 
-def _best(coded: Coded, symbols: Array, grid: Grid, costs: Costs) -> list[int]:
-    """Numbers of the modes to try: the one that saves most, then the same without the last rows."""
+def _best(coded: Coded, symbols: Array, grid: Grid, costs: Costs) -> list[Mode]:
+    """The modes to try: the one that saves most, if any does, then the same without the last rows."""
     rows, columns = (-(-n // 4) * 4 for n in (grid.rows, grid.columns))
     place = (coded.colour * rows + coded.row) * columns + coded.column
     each = costs.of(symbols[coded.positions], coded.level, coded.shape)
-    grown = np.stack([np.bincount(place, cost, 2 * rows * columns) for cost in each])
-    found = grown.reshape(len(SHIFTS), 2, rows, columns)
-    best, most = 0, LEAST_SAVED
-    for number, mode in enumerate(MODES):
-        if mode is None or not mode.whole:
-            continue
-        side = mode.side
-        if mode.prior == 0:
-            sums = found.reshape(len(SHIFTS), 2, rows // side, side, columns // side, side).sum((3, 5))
-            sums = sums if mode.apart else sums.sum(1)
-            own = sums.reshape(len(SHIFTS), -1).T
-        least, weights = _weights(own, mode.prior)
-        saved = ((own[:, len(SHIFTS) // 2] - least) / COST_UNIT + np.log2(weights.sum(1))).sum()
-        if saved > most:
-            best, most = number, float(saved)
-    chosen = MODES[best]
-    if chosen is None:
+    found = np.stack([np.bincount(place, cost, 2 * rows * columns) for cost in each])
+    best, most = None, LEAST_SAVED
+    for side, apart in BLOCKS:
+        blocks = found.reshape(len(SHIFTS), 2, rows // side, side, columns // side, side).sum((3, 5))
+        own = (blocks if apart else blocks.sum(1)).reshape(len(SHIFTS), -1).T
+        for prior in range(len(PRIORS)):
+            least, weights = _weights(own, prior)
+            plain = own[:, len(SHIFTS) // 2]
+            saved = float(((plain - least) / COST_UNIT + np.log2(weights.sum(1))).sum())
+            if saved > most:
+                best, most = Mode(side, apart, True, prior), saved
+    if best is None:
         return []
-    return [best, *(n for n, mode in enumerate(MODES) if mode == chosen._replace(whole=False))]
+    shorter = best._replace(whole=False)
+    return [best, shorter] if shorter in MODES else [best]
 
 
 def push(stack: Stack, coded: Pass, costs: Costs) -> tuple[Stack, int]:
@@ -231,9 +227,7 @@ def push(stack: Stack, coded: Pass, costs: Costs) -> tuple[Stack, int]:
     said = Coded(tables, grid, costs)
     if not len(said.positions):
         return stack, stack.words
-    for number in _best(said, symbols, grid, costs):
-        mode = MODES[number]
-        assert mode is not None
+    for mode in _best(said, symbols, grid, costs):
         blocks = Blocks(said, grid, mode)
         trial = stack.copy()
         trial.push(symbols[blocks.rest], tables.at(blocks.rest), costs.tables)
@@ -244,7 +238,7 @@ def push(stack: Stack, coded: Pass, costs: Costs) -> tuple[Stack, int]:
         shifted = costs.shifted(own.level, own.shape, latents[blocks.block])
         trial.push(symbols[own.positions], shifted, costs.tables)
         trial.push_each(latents, _prior(mode.prior, blocks.count))
-        trial.push_one(number, len(MODES))
+        trial.push_one(MODES.index(mode), len(MODES))
         return trial, least
     least = stack.words
     stack.push(symbols, tables, costs.tables)

@@ -92,7 +92,7 @@ def test_what_a_pass_takes_is_what_its_mixture_says(network, layers):
         best = side_information._best(said, coded.symbols, coded.grid, network.costs)
         if not best:
             continue
-        mode = MODES[best[0]]
+        mode = best[0]
         stack, _ = side_information.push(beneath(), coded, network.costs)
         taken += 32 * (len(stack.content()) // 4 - 4000)
         symbols = coded.symbols[said.positions]
