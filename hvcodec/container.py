@@ -27,9 +27,10 @@ WORD = 4  # bytes; segments are whole words and a check
 COUNT_BYTES = 4  # of the number of words of a segment, at most
 
 BITS_BACK = 0b0000_0101  # passes of the ladder have side information, which takes bits back
+OF_CHANNELS = 0b0010_0000  # they have latents of channels, too
 LOSSLESS = 0b0000_1000  # the last layer holds the picture's own pixels
 METADATA = 0b0001_0000
-KNOWN = BITS_BACK | LOSSLESS | METADATA  # flags of this version; docs/format.md names those to come
+KNOWN = BITS_BACK | OF_CHANNELS | LOSSLESS | METADATA  # flags of this version
 
 MAX_SIDE = (1 << 24) - 1
 MAX_LAYERS = 64
@@ -84,6 +85,7 @@ class Header:
         metadata: contents of the chunks.
         lossless: whether a lossless layer follows those that have steps.
         bits_back: whether passes of the ladder have side information.
+        of_channels: whether that has latents of channels; only with the former.
     """
 
     width: int
@@ -96,6 +98,7 @@ class Header:
     metadata: dict[Chunk, bytes] = field(default_factory=dict)
     lossless: bool = False
     bits_back: bool = False
+    of_channels: bool = False
 
     @property
     def tile_count(self) -> int:
@@ -114,6 +117,7 @@ class Header:
         sides = self.width.to_bytes(3, "little") + self.height.to_bytes(3, "little")
         flags = METADATA if self.metadata else 0
         flags |= (LOSSLESS if self.lossless else 0) | (BITS_BACK if self.bits_back else 0)
+        flags |= OF_CHANNELS if self.of_channels else 0
         fields = (
             MAGIC,
             FORMAT_VERSION,
@@ -271,7 +275,7 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
     if header.tile > MAX_TILE or (not header.tile and tile_size(header.width, header.height)):
         raise UnsupportedError("the header names tiles of more than 4 megapixels")
     header.lossless = bool(flags & LOSSLESS)
-    header.bits_back = bool(flags & BITS_BACK)
+    header.bits_back, header.of_channels = bool(flags & BITS_BACK), bool(flags & OF_CHANNELS)
     header.steps = list(reader.take(layers - header.lossless))
     counts = (reader.count() for _ in range(layers * header.tile_count))
     header.lengths = [n * WORD + CHECK.size for n in counts]
@@ -279,7 +283,8 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
     body = data[FIXED.size : reader.at]
     if crc_hqx(body, crc_hqx(fixed[: -CHECK.size] + bytes(CHECK.size), 0)) != check:
         raise FormatError("the header is damaged (its check fails)")
-    known = not flags & ~KNOWN and flags & BITS_BACK in (0, BITS_BACK)
+    sharing = flags & (BITS_BACK | OF_CHANNELS)
+    known = not flags & ~KNOWN and sharing in (0, BITS_BACK, BITS_BACK | OF_CHANNELS)
     if not known or colour not in Colour.__members__.values():
         raise UnsupportedError("the file uses features that this version does not know")
     header.colour = Colour(colour)

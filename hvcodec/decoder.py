@@ -117,9 +117,10 @@ class Decoder:
         stack = Stack(b"".join(self.file.segment(layer, number) for layer in range(self.file.layers)))
 
         def pop(_: int, index: Index, grid: Grid | None) -> Array:
-            if grid is None or not self.file.header.bits_back:
+            header = self.file.header
+            if grid is None or not header.bits_back:
                 return stack.pop(index, self.network.tables)
-            return side_information.pop(stack, index, grid, self.network.costs)
+            return side_information.pop(stack, index, grid, self.network.costs, header.of_channels)
 
         return stack, pop
 

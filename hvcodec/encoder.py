@@ -184,6 +184,7 @@ class Encoder:
                 find(number)
         self.header.steps = steps
         self.header.bits_back = bool(saving) and _size(saving) < _size(plain)
+        self.header.of_channels = self.header.bits_back
         columns = saving if self.header.bits_back else plain
         return container.write(self.header, [s for layer in zip(*columns) for s in layer])
 

@@ -1,28 +1,32 @@
 """Side information with bits-back: what the symbols of a pass have in common.
 
 Given what is decoded, the symbols of a pass are independent under their priors. In truth the network
-is too sure of itself at one place and too timid at the next. So every block of a pass has a latent h, a
-shift of the scales of all its symbols y, with a prior p(h): together they have the probability
-sum_h p(h) p(y | h), which is a Gaussian scale mixture's kin (Wainwright & Simoncelli, "Scale mixtures
-of Gaussians and the statistics of natural images", 2000).
+is too sure of itself at one place and too timid at the next, and so it is in one channel and another:
+film has its grain, a screen shot has none. So symbols y share latents h, shifts of all their scales:
+one for every region of every channel, one for every block of places. With a prior p(h) they have the
+probability sum_h p(h) p(y | h), which is a Gaussian scale mixture's kin (Wainwright & Simoncelli,
+"Scale mixtures of Gaussians and the statistics of natural images", 2000).
 
 To send h would cost more than it brings. With bits-back (Townsend, Bird & Barber 2019; for side
 information Yang, Bamler & Mandt, "Improving inference for neural image compression", 2020) it costs
-nothing: the posterior p(h | y) depends only on what the decoder has by then, so the encoder draws h
+nothing: the posterior q(h | y) depends only on what the decoder has by then, so the encoder draws h
 with bits that already are on the stack, and the decoder puts them back:
 
-    encoder   pop h by p(h | y),  push y by p(y | h),  push h by p(h)
-    decoder   pop h by p(h),      pop y by p(y | h),   push h by p(h | y)
+    encoder   pop h by q(h | y),  push y by p(y | h),  push h by p(h)
+    decoder   pop h by p(h),      pop y by p(y | h),   push h by q(h | y)
 
-That takes -log2 of the mixture net, but for the rounding of costs. The bits that h was drawn with are a
-loan from the layers beneath, returned before the next pass. A pass with too little beneath goes
-without, or its last rows do.
+That takes -log2 of the mixture net, but for the rounding of costs, if q is the exact posterior: for
+blocks it is, given the latents of channels; that of channels leaves blocks aside. The bits that h was
+drawn with are a loan from the layers beneath, returned before the next pass. A pass with too little
+beneath goes without, or its last rows do.
 
 Posteriors are made of integers and of float32 operations that are exact (`exact.py`).
 """
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -32,50 +36,44 @@ from .exact import Array
 from .ladder import LAYERS, colour_planes
 from .tables import MAX_SHIFT, SCALES, SCALES_PER_OCTAVE, SHAPES, SYMBOL_TABLES, TOTAL, Index, index
 
-SHIFTS = np.arange(-16, 17, 4, dtype=np.int32)  # of scales, in 1/8 octaves
-# Priors of the shifts in 1/256, fitted to photographs (docs/training-log.md): from priors of symbols
-# that are nearly right to some that are off by much.
-PRIORS = np.array(
-    [
-        [2, 3, 5, 47, 174, 18, 5, 1, 1],
-        [5, 8, 29, 87, 95, 24, 5, 2, 1],
-        [7, 12, 25, 43, 66, 59, 31, 10, 3],
-    ],
-    np.int32,
+
+class Latents(NamedTuple):
+    """Latents of a kind.
+
+    Attributes:
+        shifts: of scales, in 1/8 octaves, int32.
+        priors: of these in 1/256, one in each row, int32; fitted to photographs
+            (docs/training-log.md), from priors of symbols that are nearly right to some that are off by
+            much.
+    """
+
+    shifts: Array
+    priors: Array
+
+
+OF_BLOCKS = Latents(
+    np.arange(-16, 17, 4, dtype=np.int32),
+    np.array(
+        [
+            [2, 3, 5, 47, 174, 18, 5, 1, 1],
+            [5, 8, 29, 87, 95, 24, 5, 2, 1],
+            [7, 12, 25, 43, 66, 59, 31, 10, 3],
+        ],
+        np.int32,
+    ),
+)
+OF_CHANNELS = Latents(
+    np.arange(-8, 9, 2, dtype=np.int32),
+    np.array([[1, 1, 7, 52, 152, 37, 4, 1, 1], [26, 17, 38, 58, 64, 28, 14, 7, 4]], np.int32),
 )
 
 COST_UNIT = 64  # costs per bit
 MOST = 255  # symbols beyond cost as much
 HIGHEST = SCALES - 1 + MAX_SHIFT * SCALES_PER_OCTAVE  # level of a scale
-MARGIN = int(SHIFTS[-1])
+MARGIN = int(OF_BLOCKS.shifts[-1] + OF_CHANNELS.shifts[-1])
 LEAST_SAVED = 8.0  # bits that are worth the time
 
 LUMA = [np.array(colour_planes(k)) == 0 for k in range(len(LAYERS))]
-
-
-class Mode(NamedTuple):
-    """What blocks a pass has.
-
-    Attributes:
-        side: of a block, in positions of the packed pass.
-        apart: luma and the other colours are blocks of their own.
-        whole: False if the last quarter of the rows goes without.
-        prior: row of `PRIORS`.
-    """
-
-    side: int
-    apart: bool
-    whole: bool
-    prior: int
-
-
-BLOCKS = ((1, False), (1, True), (2, True), (4, False), (4, True))
-# By number; None is a pass without side information.
-MODES = [
-    None,
-    *(Mode(*blocks, True, prior) for blocks in BLOCKS for prior in range(len(PRIORS))),
-    *(Mode(*blocks, False, prior) for blocks in BLOCKS[:2] for prior in range(len(PRIORS))),
-]
 
 
 class Costs:
@@ -104,33 +102,40 @@ class Costs:
         entry = (np.arange(MOST + 1) + ((1 << low) >> 1)) >> low
         return np.rint((bits[table[..., None], entry] + low) * COST_UNIT).astype(np.int32).ravel()
 
-    def of(self, symbols: Array, level: Array, shape: Array) -> list[Array]:
-        """Costs of symbols for each of `SHIFTS` of their scales; int32, in 1/64 bits."""
-        at = ((level + MARGIN) * SHAPES + shape) * (MOST + 1) + np.minimum(np.abs(symbols), MOST)
-        return [self._costs[at + shift * (SHAPES * (MOST + 1))] for shift in SHIFTS]
+    def of(self, coded: "Coded", shifts: Array) -> Iterator[Array]:
+        """Costs of symbols for each of some shifts of their scales; int32, in 1/64 bits."""
+        size = np.minimum(np.abs(coded.symbol), MOST)
+        at = ((coded.level + MARGIN) * SHAPES + coded.shape) * (MOST + 1) + size
+        for shift in shifts:
+            yield self._costs[at + shift * (SHAPES * (MOST + 1))]
 
-    def shifted(self, level: Array, shape: Array, latents: Array) -> Index:
-        """Tables of symbols whose latents are these."""
-        return index(np.clip(level + SHIFTS[latents], self.floor[shape], HIGHEST), shape)
+    def index(self, coded: "Coded") -> Index:
+        """Tables of symbols."""
+        return index(np.clip(coded.level, self.floor[coded.shape], HIGHEST), coded.shape)
 
 
 class Coded:
     """The coded symbols of a pass; all arrays have one entry for each.
 
     Attributes:
-        positions: in the pass.
-        row, column: in the packed pass.
+        position: in the pass.
+        channel, row, column: in the packed pass.
         colour: 0 luma, 1 another.
-        level, shape: of their scales, and of the tails, as integers.
+        level, shape: of their scales, not clamped, and of the tails, as integers.
+        symbol: what they are; 0 before that is known.
     """
 
-    def __init__(self, tables: Index, grid: Grid, costs: Costs) -> None:
-        self.positions = np.flatnonzero(~costs.tables.silent[tables.table])
-        channel, place = np.divmod(self.positions, grid.rows * grid.columns)
+    def __init__(self, symbols: Array, tables: Index, grid: Grid, costs: Costs) -> None:
+        self.position = np.flatnonzero(~costs.tables.silent[tables.table])
+        self.channel, place = np.divmod(self.position, grid.rows * grid.columns)
         self.row, self.column = np.divmod(place, grid.columns)
-        self.colour = 1 - LUMA[grid.layer][channel].astype(np.int64)
-        table, shift = (part[self.positions].astype(np.int32) for part in tables)
+        self.colour = 1 - LUMA[grid.layer][self.channel].astype(np.int64)
+        table, shift = (part[self.position].astype(np.int32) for part in tables)
         self.level, self.shape = table // SHAPES + shift * SCALES_PER_OCTAVE, table % SHAPES
+        self.symbol = symbols[self.position]
+
+    def __len__(self) -> int:
+        return len(self.position)
 
     def part(self, chosen: Array) -> "Coded":
         """Some of them."""
@@ -138,79 +143,195 @@ class Coded:
         other.__dict__ = {name: field[chosen] for name, field in self.__dict__.items()}
         return other
 
+    def but(self, **fields: Array) -> "Coded":
+        """The same with other fields."""
+        other = object.__new__(Coded)
+        other.__dict__ = {**self.__dict__, **fields}
+        return other
 
+
+@dataclass(frozen=True)
 class Blocks:
-    """Symbols that have side information.
+    """Which symbols of a pass share a latent: those of a square of places.
 
     Attributes:
-        inside: these.
-        rest: positions of the others.
-        block: of each, the number of its block among the `count` that hold any.
+        side: of it, in positions of the packed pass.
+        apart: luma and the other colours have latents of their own.
+        whole: False if the last quarter of the rows goes without any latents.
+        prior: row of `OF_BLOCKS.priors`.
     """
 
-    def __init__(self, coded: Coded, grid: Grid, mode: Mode) -> None:
-        chosen = coded.row < (grid.rows if mode.whole else grid.rows * 3 // 4)
-        self.rest = coded.positions[~chosen]
-        self.inside = own = coded if mode.whole else coded.part(chosen)
-        number = own.row // mode.side * grid.columns + own.column // mode.side
-        if mode.apart:
-            number += own.colour * (grid.rows * grid.columns)
+    side: int
+    apart: bool
+    whole: bool
+    prior: int
+
+    latents: ClassVar[Latents] = OF_BLOCKS
+
+    def number(self, coded: Coded, grid: Grid) -> Array:
+        """Of each symbol's latent, in order but with gaps."""
+        colour = coded.colour if self.apart else 0
+        row = colour * grid.rows + coded.row // self.side
+        return row * grid.columns + coded.column // self.side
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Which symbols of a pass share a latent: those of a region of a channel.
+
+    Attributes:
+        side: of it, in positions of the packed pass.
+        prior: row of `OF_CHANNELS.priors`.
+    """
+
+    side: int
+    prior: int
+
+    latents: ClassVar[Latents] = OF_CHANNELS
+
+    def number(self, coded: Coded, grid: Grid) -> Array:
+        """See `Blocks.number`."""
+        row = coded.channel * grid.rows + coded.row // self.side
+        return row * grid.columns + coded.column // self.side
+
+
+SQUARES = ((1, False), (1, True), (2, True), (4, False), (4, True))
+SMALL = SQUARES[:2]
+# By number; None is a pass without latents of blocks.
+BLOCKS = [
+    None,
+    *(Blocks(*square, True, prior) for square in SQUARES for prior in range(3)),
+    *(Blocks(*square, False, prior) for square in SMALL for prior in range(3)),
+]
+SIDES = (16, 1 << 24)  # the latter is the whole channel
+REGIONS = [None, *(Regions(side, prior) for side in SIDES for prior in range(2))]
+
+
+class Sharing:
+    """Latents of a pass, and the symbols that share them.
+
+    Attributes:
+        count: how many there are; only such as have any symbols.
+    """
+
+    def __init__(self, mode: Blocks | Regions, coded: Coded, grid: Grid) -> None:
+        number = mode.number(coded, grid)
         present = np.bincount(number) > 0
         self.count = int(present.sum())
-        self.block = (np.cumsum(present) - 1)[number]
+        self._latent = (np.cumsum(present) - 1)[number]
+        self._shifts, self._prior = mode.latents.shifts, mode.latents.priors[mode.prior]
 
-    def costs(self, symbols: Array, costs: Costs) -> Array:
-        """Costs of the blocks' symbols at every shift, float64 `count` x `SHIFTS`; whole numbers."""
-        own = self.inside
-        each = costs.of(symbols[own.positions], own.level, own.shape)
-        return np.stack([np.bincount(self.block, cost, self.count) for cost in each], 1)
+    def prior(self) -> Array:
+        """Counts of each latent's values, less one each; float64 `count` x shifts, whole numbers."""
+        return np.tile(self._prior * (TOTAL / 256) - 1, (self.count, 1))
+
+    def posterior(self, coded: Coded, costs: Costs) -> Array:
+        """The same given the symbols."""
+        _, weights = _weights(self.costs(costs.of(coded, self._shifts)), self._prior)
+        total = np.zeros(len(weights), np.float32)
+        for column in weights.T:  # in this order: sums of float32 depend on it
+            total += column
+        rest = TOTAL - len(self._shifts)
+        counts = np.floor(weights * (np.float32(rest) / total)[:, None]).astype(np.float64)
+        counts[np.arange(len(counts)), weights.argmax(1)] += rest - counts.sum(1)
+        return counts
+
+    def costs(self, each: Iterable[Array]) -> Array:
+        """Sums over the symbols of each latent, float64 `count` x shifts; whole numbers.
+
+        Args:
+            each: costs of symbols by shift, from `Costs.of`.
+        """
+        return np.stack([np.bincount(self._latent, cost, self.count) for cost in each], 1)
+
+    def moved(self, coded: Coded, latents: Array) -> Coded:
+        """The symbols at the scales that latents, int32, mean."""
+        return coded.but(level=coded.level + self._shifts[latents][self._latent])
 
 
-def _weights(costs: Array, prior: int) -> tuple[Array, Array]:
-    """The least cost of a block with any latent; and for each latent 2^-cost beyond that, float32."""
-    own = np.rint((8 - exact.log2(PRIORS[prior].astype(np.float32))) * COST_UNIT)
+def _weights(costs: Array, prior: Array) -> tuple[Array, Array]:
+    """The least cost of symbols and latent, for each; and by value 2^-cost beyond that, float32."""
+    own = np.rint((8 - exact.log2(prior.astype(np.float32))) * COST_UNIT)
     total = costs + own
     least = total.min(1)
     return least, exact.exp2((least[:, None] - total).astype(np.float32) / COST_UNIT)
 
 
-def _posterior(costs: Array, prior: int) -> Array:
-    """Counts of latents given the symbols, less one each; float64 `count` x `SHIFTS`, whole numbers."""
-    _, weights = _weights(costs, prior)
-    total = np.zeros(len(weights), np.float32)
-    for column in weights.T:  # in this order: sums of float32 depend on it
-        total += column
-    rest = TOTAL - len(SHIFTS)
-    counts = np.floor(weights * (np.float32(rest) / total)[:, None]).astype(np.float64)
-    counts[np.arange(len(counts)), weights.argmax(1)] += rest - counts.sum(1)
-    return counts
+def _saved(costs: Array, prior: Array) -> float:
+    """Bits that latents of this prior save, from the costs of their symbols by shift."""
+    least, weights = _weights(costs, prior)
+    plain = costs[:, len(prior) // 2]
+    return float(((plain - least) / COST_UNIT + np.log2(weights.sum(1))).sum())
 
 
-def _prior(prior: int, count: int) -> Array:
-    """The same before anything is known."""
-    return np.tile(PRIORS[prior] * (TOTAL / 256) - 1, (count, 1))
+def _best_regions(coded: Coded, grid: Grid, costs: Costs) -> Regions | None:
+    """What would save most without blocks, if anything does."""
+    each = [*costs.of(coded, OF_CHANNELS.shifts)]
+    best, most = None, LEAST_SAVED
+    for side in SIDES:
+        own = Sharing(Regions(side, 0), coded, grid).costs(each)
+        for prior, counts in enumerate(OF_CHANNELS.priors):
+            saved = _saved(own, counts)
+            if saved > most:
+                best, most = Regions(side, prior), saved
+    return best
 
 
-def _best(coded: Coded, symbols: Array, grid: Grid, costs: Costs) -> list[Mode]:
-    """The modes to try: the one that saves most, if any does, then the same without the last rows."""
+def _best_blocks(coded: Coded, grid: Grid, costs: Costs, whole: bool) -> Blocks | None:
+    """What saves most, if anything does."""
     rows, columns = (-(-n // 4) * 4 for n in (grid.rows, grid.columns))
     place = (coded.colour * rows + coded.row) * columns + coded.column
-    each = costs.of(symbols[coded.positions], coded.level, coded.shape)
+    each = costs.of(coded, OF_BLOCKS.shifts)
     found = np.stack([np.bincount(place, cost, 2 * rows * columns) for cost in each])
     best, most = None, LEAST_SAVED
-    for side, apart in BLOCKS:
-        blocks = found.reshape(len(SHIFTS), 2, rows // side, side, columns // side, side).sum((3, 5))
-        own = (blocks if apart else blocks.sum(1)).reshape(len(SHIFTS), -1).T
-        for prior in range(len(PRIORS)):
-            least, weights = _weights(own, prior)
-            plain = own[:, len(SHIFTS) // 2]
-            saved = float(((plain - least) / COST_UNIT + np.log2(weights.sum(1))).sum())
+    for side, apart in SQUARES if whole else SMALL:
+        blocks = found.reshape(-1, 2, rows // side, side, columns // side, side).sum((3, 5))
+        own = (blocks if apart else blocks.sum(1)).reshape(len(found), -1).T
+        for prior, counts in enumerate(OF_BLOCKS.priors):
+            saved = _saved(own, counts)
             if saved > most:
-                best, most = Mode(side, apart, True, prior), saved
-    if best is None:
-        return []
-    shorter = best._replace(whole=False)
-    return [best, shorter] if shorter in MODES else [best]
+                best, most = Blocks(side, apart, whole, prior), saved
+    return best
+
+
+def _with_latents(
+    stack: Stack, said: Coded, coded: Pass, costs: Costs, whole: bool
+) -> tuple[Stack, int] | None:
+    """What `push` returns, if latents save anything and there is enough beneath to draw them with."""
+    symbols, grid = coded.symbols, coded.grid
+    assert grid is not None
+    inside = _inside(said, grid, whole)
+    own, rest = said.part(inside), said.position[~inside]
+    stack = stack.copy()
+    stack.push(symbols[rest], coded.index.at(rest), costs.tables)
+    drawn = []
+
+    def draw(mode: Blocks | Regions | None, own: Coded) -> Coded:
+        if not mode:
+            return own
+        sharing = Sharing(mode, own, grid)
+        latents = stack.pop_each(sharing.posterior(own, costs))
+        drawn.append((latents, sharing.prior()))
+        return sharing.moved(own, latents)
+
+    regions = _best_regions(own, grid, costs)
+    own = draw(regions, own)
+    blocks = _best_blocks(own, grid, costs, whole)
+    own = draw(blocks, own)
+    least = stack.words
+    if not drawn or not least or not (whole or blocks):
+        return None
+    stack.push(symbols[own.position], costs.index(own), costs.tables)
+    for latents, prior in reversed(drawn):
+        stack.push_each(latents, prior)
+    stack.push_one(BLOCKS.index(blocks), len(BLOCKS))
+    stack.push_one(REGIONS.index(regions), len(REGIONS))
+    return stack, least
+
+
+def _inside(said: Coded, grid: Grid, whole: bool) -> Array:
+    """Which symbols lie in rows that have latents."""
+    return said.row < (grid.rows if whole else grid.rows * 3 // 4)
 
 
 def push(stack: Stack, coded: Pass, costs: Costs) -> tuple[Stack, int]:
@@ -222,48 +343,49 @@ def push(stack: Stack, coded: Pass, costs: Costs) -> tuple[Stack, int]:
     Returns:
         The stack, and the least number of words that it had meanwhile.
     """
-    symbols, tables, grid = coded.symbols, coded.index, coded.grid
-    assert grid is not None
-    said = Coded(tables, grid, costs)
-    if not len(said.positions):
+    assert coded.grid is not None
+    said = Coded(coded.symbols, coded.index, coded.grid, costs)
+    if not len(said):
         return stack, stack.words
-    for mode in _best(said, symbols, grid, costs):
-        blocks = Blocks(said, grid, mode)
-        trial = stack.copy()
-        trial.push(symbols[blocks.rest], tables.at(blocks.rest), costs.tables)
-        latents = trial.pop_each(_posterior(blocks.costs(symbols, costs), mode.prior))
-        if not (least := trial.words):
-            continue  # there was too little beneath
-        own = blocks.inside
-        shifted = costs.shifted(own.level, own.shape, latents[blocks.block])
-        trial.push(symbols[own.positions], shifted, costs.tables)
-        trial.push_each(latents, _prior(mode.prior, blocks.count))
-        trial.push_one(MODES.index(mode), len(MODES))
-        return trial, least
+    for whole in (True, False):
+        if found := _with_latents(stack, said, coded, costs, whole):
+            return found
     least = stack.words
-    stack.push(symbols, tables, costs.tables)
-    stack.push_one(0, len(MODES))
+    stack.push(coded.symbols, coded.index, costs.tables)
+    stack.push_one(0, len(BLOCKS))
+    stack.push_one(0, len(REGIONS))
     return stack, least
 
 
-def pop(stack: Stack, tables: Index, grid: Grid, costs: Costs) -> Array:
+def pop(stack: Stack, tables: Index, grid: Grid, costs: Costs, of_channels: bool) -> Array:
     """The inverse of `push`: int32 symbols.
+
+    Args:
+        of_channels: False for older files, whose passes have no latents of channels.
 
     Raises:
         FormatError: the words are not what a stack of these symbols can be.
     """
-    said = Coded(tables, grid, costs)
-    if not len(said.positions):
-        return np.zeros(tables.table.shape, np.int32)
-    mode = MODES[stack.pop_one(len(MODES))]
-    if mode is None:
-        return stack.pop(tables, costs.tables)
-    blocks = Blocks(said, grid, mode)
-    latents = stack.pop_each(_prior(mode.prior, blocks.count))
-    own = blocks.inside
-    shifted = costs.shifted(own.level, own.shape, latents[blocks.block])
     symbols = np.zeros(tables.table.shape, np.int32)
-    symbols[own.positions] = stack.pop(shifted, costs.tables)
-    stack.push_each(latents, _posterior(blocks.costs(symbols, costs), mode.prior))
-    symbols[blocks.rest] = stack.pop(tables.at(blocks.rest), costs.tables)
+    said = Coded(symbols, tables, grid, costs)
+    if not len(said):
+        return symbols
+    regions = REGIONS[stack.pop_one(len(REGIONS))] if of_channels else None
+    blocks = BLOCKS[stack.pop_one(len(BLOCKS))]
+    if not regions and not blocks:
+        return stack.pop(tables, costs.tables)
+    inside = _inside(said, grid, not blocks or blocks.whole)
+    own, rest = said.part(inside), said.position[~inside]
+    drawn = []
+    for mode in (regions, blocks):
+        if mode:
+            sharing = Sharing(mode, own, grid)
+            latents = stack.pop_each(sharing.prior())
+            drawn.append((sharing, own, latents))
+            own = sharing.moved(own, latents)
+    symbols[own.position] = stack.pop(costs.index(own), costs.tables)
+    for sharing, before, latents in reversed(drawn):
+        known = before.but(symbol=symbols[before.position])
+        stack.push_each(latents, sharing.posterior(known, costs))
+    symbols[rest] = stack.pop(tables.at(rest), costs.tables)
     return symbols

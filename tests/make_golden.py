@@ -105,6 +105,15 @@ FILES: dict[str, Callable[[], bytes]] = {
     "bits-back-refined": lambda: hvcodec.encode(_crop(250, 180), 80, {"r1": 1}),
     "bits-back-tiles": lambda: _tiled("balanced", quality=80),
     "bits-back-lossless": lambda: hvcodec.encode(_crop(101, 67), lossless=True),
+    # With latents of channels.
+    "channels": lambda: hvcodec.encode(_crop(250, 180), 50),
+    "channels-fine": lambda: hvcodec.encode(_crop(150, 130), 95),
+    "channels-coarse": lambda: hvcodec.encode(_photo(), 12),
+    "channels-noise": lambda: hvcodec.encode(_noise(80, 100), 60),
+    "channels-cut": lambda: hvcodec.cut(hvcodec.encode(_crop(200, 150), 60), layers=5),
+    "channels-refined": lambda: hvcodec.encode(_crop(250, 180), 80, {"r1": 1}),
+    "channels-tiles": lambda: _tiled("balanced", quality=80),
+    "channels-lossless": lambda: hvcodec.encode(_crop(101, 67), lossless=True),
 }
 
 

@@ -22,6 +22,7 @@ PRIORS = [
     [5, 8, 29, 87, 95, 24, 5, 2, 1],
     [7, 12, 25, 43, 66, 59, 31, 10, 3],
 ]
+CHANNEL_PRIORS = [[1, 1, 7, 52, 152, 37, 4, 1, 1], [26, 17, 38, 58, 64, 28, 14, 7, 4]]
 
 
 def bands():
@@ -411,8 +412,8 @@ class Network(Tables):
 
 
 class Stack:
-    def __init__(self, network, words, side_information):
-        self.network, self.side_information = network, side_information
+    def __init__(self, network, words, flags):
+        self.network, self.side_information, self.of_channels = network, flags & 5, flags & 32
         self.coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, "<u4")[::-1].astype("u4"))
 
     def uniform(self, size, count):
@@ -534,29 +535,39 @@ class Decoder:
         coded = np.flatnonzero(~net.silent[self.table(level, shape)[0]])
         if not len(coded):
             return symbols
+        region = self.stack.uniform(5, 1)[0] if self.stack.of_channels else 0
         mode = self.stack.uniform(22, 1)[0]
-        if mode == 0:
+        if mode == region == 0:
             return self.stack.pop(*self.table(level, shape))
-        side, apart, whole = [
-            (1, 0, 1), (1, 1, 1), (2, 1, 1), (4, 0, 1), (4, 1, 1), (1, 0, 0), (1, 1, 0)
-        ][(mode - 1) // 3]  # fmt: skip
-        prior = np.array(PRIORS[(mode - 1) % 3])
-        blocks = {}
-        for at in coded.tolist():
-            channel, row, column = at // (rows * columns), at // columns % rows, at % columns
-            if whole or row < 3 * rows // 4:
-                other = apart * (COLOURS[layer][channel] > 0)
-                blocks.setdefault((other, row // side, column // side), []).append(at)
-        order = sorted(blocks)
-        latents = self.stack.each(np.tile(prior * 65536 - 1, (len(order), 1)))
-        own = np.array(sorted(at for key in order for at in blocks[key]), int)
-        shift = np.zeros(len(level), int)
-        for key, k in zip(order, latents):
-            shift[blocks[key]] = 4 * k - 16
-        moved = self.moved(level[own] + shift[own], shape[own])
-        symbols[own] = self.stack.pop(*self.table(moved, shape[own]))
-        counts = [self.posterior(symbols[b], level[b], shape[b], prior) for b in map(blocks.get, order)]
-        self.stack.each_back(latents, np.array(counts).reshape(-1, 9))
+        squares = (1, 0, 1), (1, 1, 1), (2, 1, 1), (4, 0, 1), (4, 1, 1), (1, 0, 0), (1, 1, 0)
+        side, apart, whole = squares[(mode - 1) // 3] if mode else (1, 0, 1)
+        last = rows if whole else 3 * rows // 4
+        own = coded[coded // columns % rows < last]
+        places = [(at // (rows * columns), at // columns % rows, at % columns) for at in own.tolist()]
+        kinds = []
+        if region:
+            of = 16 if region < 3 else 2**24
+            keys = [(channel, row // of, column // of) for channel, row, column in places]
+            kinds.append((keys, np.array(CHANNEL_PRIORS[(region - 1) % 2]), 2 * np.arange(9) - 8))
+        if mode:
+            keys = [
+                (apart * (COLOURS[layer][channel] > 0), row // side, column // side)
+                for channel, row, column in places
+            ]
+            kinds.append((keys, np.array(PRIORS[(mode - 1) % 3]), 4 * np.arange(9) - 16))
+        levels, found = [level[own]], []
+        for keys, prior, shifts in kinds:
+            _, key = np.unique(np.array(keys).reshape(-1, 3), axis=0, return_inverse=True)
+            latents = self.stack.each(np.tile(prior * 65536 - 1, (key.max(initial=-1) + 1, 1)))
+            found.append((key.ravel(), latents))
+            levels.append(levels[-1] + shifts[latents[key.ravel()]])
+        symbols[own] = self.stack.pop(*self.table(self.moved(levels[-1], shape[own]), shape[own]))
+        for (_, prior, shifts), (key, latents), before in [*zip(kinds, found, levels)][::-1]:
+            counts = [
+                self.posterior(symbols[own][key == n], before[key == n], shape[own][key == n], prior, shifts)
+                for n in range(len(latents))
+            ]
+            self.stack.each_back(latents, np.array(counts).reshape(-1, 9))
         rest = np.setdiff1d(coded, own)
         symbols[rest] = self.stack.pop(*self.table(level[rest], shape[rest]))
         return symbols
@@ -566,11 +577,11 @@ class Decoder:
         lowest = [min(np.flatnonzero(~self.net.silent[s:712:8])) for s in range(8)]
         return np.clip(level, np.array(lowest)[shape], 184)
 
-    def posterior(self, symbols, level, shape, prior):
-        """Counts of the latents of a block less one."""
+    def posterior(self, symbols, level, shape, prior, shifts):
+        """Counts less one of a latent of these symbols."""
         total = np.rint(64 * (8 - log2(prior.astype(F)))).astype(int)
         for k in range(9):
-            table, b = self.table(self.moved(level + 4 * k - 16, shape), shape)
+            table, b = self.table(self.moved(level + shifts[k], shape), shape)
             for n, t, low in zip(np.minimum(np.abs(symbols), 255).tolist(), table, b.tolist()):
                 entry = (n + (1 << low) // 2) >> low
                 counts = self.net.counts[t]
@@ -734,7 +745,7 @@ def exact(net, stack, shown, steps, grey):
 
 def decode(data, network):
     """A file's bytes, and its network -> uint8 H x W x 3, or H x W if it is grey."""
-    assert data[:6] == b"\x89HVC\x01\x01" and not data[6] & ~29
+    assert data[:6] == b"\x89HVC\x01\x01" and not data[6] & ~61
     lossless = data[6] >> 3 & 1
     all_layers, layers = data[7], data[7] - lossless
     width, height = (int.from_bytes(data[a : a + 3], "little") for a in (14, 17))
@@ -764,7 +775,7 @@ def decode(data, network):
     for tile in range(tiles):
         top, left = tile // columns * side, tile % columns * side
         shape = min(side, tall - top), min(side, wide - left)
-        stacks.append(Stack(network, words[tile], data[6] & 5 == 5))
+        stacks.append(Stack(network, words[tile], data[6]))
         decoder = Decoder(network, stacks[tile], steps, known, *shape)
         run = 0
         while decoder.layer_of(run, 0) < known:

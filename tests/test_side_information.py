@@ -17,7 +17,7 @@ import hvcodec
 from hvcodec import container, engine, modelfile, side_information, steps
 from hvcodec.ans import Stack
 from hvcodec.encoder import push
-from hvcodec.side_information import MODES, PRIORS, SHIFTS
+from hvcodec.side_information import BLOCKS, OF_BLOCKS, OF_CHANNELS, REGIONS
 from hvcodec.tables import SHAPES, TOTAL, index
 
 BALANCED = steps.betas("balanced")
@@ -66,9 +66,14 @@ def test_floors_are_where_silence_ends(network):
     assert all(silent[: floor[s], s].all() and not silent[floor[s] :, s].any() for s in range(SHAPES))
 
 
-def test_priors_and_modes():
-    assert (PRIORS.sum(1) == 256).all() and PRIORS.min() > 0 and PRIORS.shape[1] == len(SHIFTS)
-    assert len(set(MODES)) == len(MODES) == 22
+@pytest.mark.parametrize("latents", [OF_BLOCKS, OF_CHANNELS])
+def test_priors(latents):
+    assert (latents.priors.sum(1) == 256).all() and latents.priors.min() > 0
+    assert latents.priors.shape[1] == len(latents.shifts) == 9 and latents.shifts[4] == 0
+
+
+def test_modes_are_numbered_once():
+    assert len(set(BLOCKS)) == len(BLOCKS) == 22 and len(set(REGIONS)) == len(REGIONS) == 5
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -78,34 +83,62 @@ def test_every_pass_comes_back_and_the_stack_too(network, layers, seed):
         stack = beneath(seed=seed)
         before = stack.content()
         stack, _ = side_information.push(stack, coded, network.costs)
-        found = side_information.pop(stack, coded.index, coded.grid, network.costs)
+        found = side_information.pop(stack, coded.index, coded.grid, network.costs, True)
         assert (found == coded.symbols).all()
         assert stack.content() == before
 
 
+def joint(network, said, number, latents, prior):
+    """log2 p(h) p(y | h) for every group of symbols and every h, from the coder's own probabilities."""
+    sums = []
+    for shift in latents.shifts:
+        moved = np.clip(said.level + shift, network.costs.floor[said.shape], 184)
+        sums.append(np.bincount(number, bits_of_symbols(network, said.symbol, moved, said.shape)))
+    return np.log2(latents.priors[prior] / 256) - np.array(sums).T
+
+
 def test_what_a_pass_takes_is_what_its_mixture_says(network, layers):
-    """C1: net bits of all passes against sums over latents, from the coder's own probabilities."""
+    """C1: net bits of all passes: log2 q(c) / p(c) for the latents c of channels that were drawn, and
+    sums over those of blocks."""
     taken = ideal = 0.0
     passes = 0
     for coded in passes_of(layers):
-        said = side_information.Coded(coded.index, coded.grid, network.costs)
-        best = side_information._best(said, coded.symbols, coded.grid, network.costs)
-        if not best:
+        said = side_information.Coded(coded.symbols, coded.index, coded.grid, network.costs)
+        drawn = []
+        pop_each = Stack.pop_each
+
+        def noted(stack, counts, pop_each=pop_each, drawn=drawn):
+            drawn.append(pop_each(stack, counts))
+            return drawn[-1]
+
+        with mock.patch.object(Stack, "pop_each", noted):
+            stack, _ = side_information.push(beneath(), coded, network.costs)
+        popped = Stack(stack.content())
+        regions, blocks = REGIONS[popped.pop_one(5)], BLOCKS[popped.pop_one(22)]
+        if not drawn or (blocks and not blocks.whole):
             continue
-        mode = best[0]
-        stack, _ = side_information.push(beneath(), coded, network.costs)
         taken += 32 * (len(stack.content()) // 4 - 4000)
-        symbols = coded.symbols[said.positions]
-        own = said.colour if mode.apart else 0 * said.colour
-        block = (own * 1000 + said.row // mode.side) * 1000 + said.column // mode.side
-        _, block = np.unique(block, return_inverse=True)
-        sums = []
-        for shift in SHIFTS:
-            moved = np.clip(said.level + shift, network.costs.floor[said.shape], 184)
-            sums.append(np.bincount(block, bits_of_symbols(network, symbols, moved, said.shape)))
-        joint = np.log2(PRIORS[mode.prior] / 256)[:, None] - np.array(sums)
-        ideal += np.log2(len(MODES)) - np.logaddexp2.reduce(joint, 0).sum()
+        ideal += np.log2(5 * 22)
         passes += 1
+        if regions:
+            square = said.channel * 10000 + said.row // regions.side * 100 + said.column // regions.side
+            _, number = np.unique(square, return_inverse=True)
+            both = joint(network, said, number, OF_CHANNELS, regions.prior)
+            each = np.arange(len(both)), drawn[0]
+            own = np.log2(OF_CHANNELS.priors[regions.prior] / 256)[drawn[0]]
+            # log2 q(c) - log2 p(c), q being `both` normalised.
+            ideal += (both[each] - np.logaddexp2.reduce(both, 1) - own).sum()
+            said = said.but(level=said.level + OF_CHANNELS.shifts[drawn[0]][number])
+        if blocks:
+            colour = said.colour if blocks.apart else 0 * said.colour
+            square = (colour * 1000 + said.row // blocks.side) * 1000 + said.column // blocks.side
+            _, number = np.unique(square, return_inverse=True)
+            both = joint(network, said, number, OF_BLOCKS, blocks.prior)
+            ideal -= np.logaddexp2.reduce(both, 1).sum()
+        else:
+            moved = np.clip(said.level, network.costs.floor[said.shape], 184)
+            ideal += bits_of_symbols(network, said.symbol, moved, said.shape).sum()
+    assert passes > 4
     # Words are counted whole.
     assert ideal - 32 * passes < taken < 1.005 * ideal + 32 * passes
 
@@ -143,16 +176,26 @@ def test_a_file_takes_what_was_pushed_less_its_loans(network, layers):
         mock.patch.object(Stack, "pop_each", took),
         mock.patch.object(Stack, "push", coded),
         mock.patch.object(Stack, "push_one", lambda *_: None),
-        mock.patch.object(side_information, "_best", single(side_information._best)),
+        mock.patch.object(side_information, "_with_latents", counted(pushed, popped)),
     ):
         total = 8 * sum(map(len, push(layers, network.costs)))
     assert sum(popped) > 0
     assert abs(total - (sum(pushed) - sum(popped))) < 0.002 * total + 96
 
 
-def single(best):
-    """No second try, whose pushes would be counted too."""
-    return lambda *arguments: best(*arguments)[-1:]
+def counted(*counts):
+    """Tries that come to nothing count for nothing."""
+    attempt = side_information._with_latents
+
+    def own(*arguments):
+        before = [len(one) for one in counts]
+        found = attempt(*arguments)
+        if not found:
+            for one, size in zip(counts, before):
+                del one[size:]
+        return found
+
+    return own
 
 
 @pytest.mark.parametrize("quality", [30, 60, 85])
@@ -165,9 +208,10 @@ def test_cuts_are_those_of_a_file_without(photo, quality):
     for count, (own, other) in enumerate(zip(*points), 1):
         pictures = [np.asarray(hvcodec.decode(d[:n])) for d, n in ((saving, own), (plain, other))]
         assert (pictures[0] == pictures[1]).all()
-        # No position's latent is a loan of more than log2 9 bits in the mean; two colours at most.
-        positions = 2 * 48 * 32 if count > 3 else 2 * 24 * 16
-        assert own <= other + positions * np.log2(9) / 8 + 8
+        # No latent is a loan of more than log2 9 bits in the mean: those of places, of two colours at
+        # most, and those of regions of 16 x 16 places, of 126 channels at most.
+        latents = 2 * 48 * 32 + 126 * 6 if count > 3 else 2 * 24 * 16 + 12 * 2
+        assert own <= other + latents * np.log2(9) / 8 + 8
 
 
 def test_no_bits_come_from_an_empty_stack(network, layers):
@@ -178,11 +222,12 @@ def test_no_bits_come_from_an_empty_stack(network, layers):
         before = stack.content()
         stack, least = side_information.push(stack, coded, network.costs)
         assert least >= min(words, 1) - 1
-        found = side_information.pop(stack, coded.index, coded.grid, network.costs)
+        found = side_information.pop(stack, coded.index, coded.grid, network.costs, True)
         assert (found == coded.symbols).all()
         assert stack.content() == before
-    mode = Stack(side_information.push(Stack(), coded, network.costs)[0].content()).pop_one(len(MODES))
-    assert mode == 0 or not MODES[mode].whole
+    alone = Stack(side_information.push(Stack(), coded, network.costs)[0].content())
+    regions, blocks = (known[alone.pop_one(len(known))] for known in (REGIONS, BLOCKS))
+    assert (not regions and not blocks) or not blocks.whole
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 70), (65, 3), (130, 100)])
@@ -208,12 +253,22 @@ def test_lossless_files_have_it_too(photo):
     assert (np.asarray(hvcodec.decode(saving)) == np.asarray(image)).all()
 
 
-def test_half_of_its_flags_are_refused():
-    data = (FOLDER / "bits-back.hvc").read_bytes()
-    assert data[6] & 5 == 5
-    for flags in (1, 4, 2, 7):
-        header = container.read(data).header
-        with mock.patch.object(container, "BITS_BACK", flags):
-            changed = header.pack()
-        with pytest.raises(hvcodec.UnsupportedError, match="does not know"):
-            hvcodec.decode(changed + data[len(changed) :])
+@pytest.mark.parametrize("flags", [1, 2, 4, 7, 32, 33, 36])
+def test_half_of_its_flags_are_refused(flags):
+    data = (FOLDER / "channels.hvc").read_bytes()
+    assert data[6] & 0b100101 == 0b100101
+    header = container.read(data).header
+    header.of_channels = False
+    with mock.patch.object(container, "BITS_BACK", flags):
+        changed = header.pack()
+    with pytest.raises(hvcodec.UnsupportedError, match="does not know"):
+        hvcodec.decode(changed + data[len(changed) :])
+
+
+def test_files_without_latents_of_channels_stay_so_when_cut():
+    data = (FOLDER / "bits-back-fine.hvc").read_bytes()
+    cut = hvcodec.cut(data, layers=6)
+    for file in (data, cut):
+        header = container.read(file).header
+        assert header.bits_back and not header.of_channels
+    assert (np.asarray(hvcodec.decode(cut)) == np.asarray(hvcodec.decode(data, layers=6))).all()

@@ -8,6 +8,7 @@ const MAGIC = [0x89, 0x48, 0x56, 0x43];
 const FIXED = 24; // bytes before the table
 const CHECK_AT = 22;
 const BITS_BACK = 0b101; // passes of the ladder have side information
+const OF_CHANNELS = 0b100000; // it has latents of channels, too
 const LOSSLESS = 0b1000;
 const METADATA = 0b10000;
 const COLOURS = ["rgb", "grey"];
@@ -113,8 +114,9 @@ function parse(reader) {
   const body = reader.bytes.subarray(FIXED, reader.at);
   fixed.fill(0, CHECK_AT);
   if (check(body, check(fixed)) !== sum) throw new HvcError("the header is damaged (its check fails)");
-  const sharing = flags & BITS_BACK;
-  if (flags & ~(BITS_BACK | LOSSLESS | METADATA) || (sharing && sharing !== BITS_BACK) || !(colour in COLOURS)) {
+  const sharing = flags & (BITS_BACK | OF_CHANNELS);
+  const known = [0, BITS_BACK, BITS_BACK | OF_CHANNELS].includes(sharing);
+  if (flags & ~(BITS_BACK | OF_CHANNELS | LOSSLESS | METADATA) || !known || !(colour in COLOURS)) {
     throw new HvcError("the file uses features that this page does not know");
   }
   refuseOtherLadders(steps);
@@ -125,8 +127,8 @@ function parse(reader) {
   if (lossless) names.push("exact");
   const { alpha } = metadata(chunks);
   return {
-    width, height, model, steps, lossless, sharing: Boolean(sharing), layers, names, colour: COLOURS[colour], alpha,
-    tiles, cuts, segments, start: reader.at,
+    width, height, model, steps, lossless, sharing: Boolean(sharing), ofChannels: Boolean(flags & OF_CHANNELS),
+    layers, names, colour: COLOURS[colour], alpha, tiles, cuts, segments, start: reader.at,
   };
 }
 

@@ -72,7 +72,7 @@ export class Decoder {
 
   plain(stack, prior, delta, grid) {
     const symbols = this.costs
-      ? sharingSymbols(stack, this.costs, prior, grid)
+      ? sharingSymbols(stack, this.costs, prior, grid, this.header.ofChannels)
       : ladderSymbols(stack, this.network.tables, prior);
     const residual = Float32Array.from(symbols, (symbol) => symbol * delta);
     const refines = this.count > LAYERS.length;

@@ -1,19 +1,30 @@
 /**
- * Side information with bits-back (docs/format.md, "Side information"): symbols of a block share a shift of
- * their scales, a latent that is popped before them and pushed back under its posterior after them.
+ * Side information with bits-back (docs/format.md, "Side information"): symbols of a region of a channel, and
+ * of a block of places, share a shift of their scales: latents that are popped before them and pushed back
+ * under their posteriors after them.
  */
 import { exp2, f32, log2, rint } from "./exact.js";
 import { colourPlanes } from "./ladder.js";
 import { ladderSymbols, pop, shiftOf, summed, tableOf } from "./tables.js";
 
 const TOTAL = 2 ** 24;
-const LATENTS = 9;
-const shiftOfLatent = (latent) => 4 * latent - 16;
-const PRIORS = [
-  [2, 3, 5, 47, 174, 18, 5, 1, 1],
-  [5, 8, 29, 87, 95, 24, 5, 2, 1],
-  [7, 12, 25, 43, 66, 59, 31, 10, 3],
-];
+const OF_BLOCKS = {
+  shifts: [-16, -12, -8, -4, 0, 4, 8, 12, 16],
+  priors: [
+    [2, 3, 5, 47, 174, 18, 5, 1, 1],
+    [5, 8, 29, 87, 95, 24, 5, 2, 1],
+    [7, 12, 25, 43, 66, 59, 31, 10, 3],
+  ],
+};
+const OF_CHANNELS = {
+  shifts: [-8, -6, -4, -2, 0, 2, 4, 6, 8],
+  priors: [
+    [1, 1, 7, 52, 152, 37, 4, 1, 1],
+    [26, 17, 38, 58, 64, 28, 14, 7, 4],
+  ],
+};
+const REGIONS = [16, 2 ** 24]; // sides; the latter is the whole channel
+const REGION_MODES = 1 + REGIONS.length * OF_CHANNELS.priors.length;
 const BLOCKS = [
   { side: 1, apart: false, whole: true },
   { side: 1, apart: true, whole: true },
@@ -23,7 +34,7 @@ const BLOCKS = [
   { side: 1, apart: false, whole: false },
   { side: 1, apart: true, whole: false },
 ];
-const MODES = 1 + BLOCKS.length * PRIORS.length;
+const BLOCK_MODES = 1 + BLOCKS.length * OF_BLOCKS.priors.length;
 const SHAPES = 8;
 const HIGHEST = 184;
 const MOST = 255;
@@ -37,18 +48,18 @@ export class Costs {
       while (tables.silent[level * SHAPES + shape]) level++;
       return level;
     });
-    this.found = new Map();
+    this.found = new Int32Array((HIGHEST + 1) * SHAPES * (MOST + 1)).fill(-1);
   }
 
-  /** The level that a symbol is coded at in a block of this latent. */
-  moved(level, shape, latent) {
-    return Math.min(Math.max(level + shiftOfLatent(latent), this.floors[shape]), HIGHEST);
+  /** The level whose tables code a level. */
+  clamped(level, shape) {
+    return Math.min(Math.max(level, this.floors[shape]), HIGHEST);
   }
 
   of(symbol, level, shape) {
     const key = (level * SHAPES + shape) * (MOST + 1) + Math.min(Math.abs(symbol), MOST);
-    if (!this.found.has(key)) this.found.set(key, this.computed(key % (MOST + 1), level, shape));
-    return this.found.get(key);
+    if (this.found[key] < 0) this.found[key] = this.computed(key % (MOST + 1), level, shape);
+    return this.found[key];
   }
 
   computed(size, level, shape) {
@@ -70,71 +81,107 @@ export class Costs {
  * @param {Costs} costs
  * @param {object} prior `level` and `shape` of each symbol.
  * @param {number[]} grid Layer of the ladder, and rows and columns of the packed pass.
+ * @param {boolean} ofChannels Whether the file has latents of channels.
  * @returns {Int32Array}
  */
-export function sharingSymbols(stack, costs, { level, shape }, [layer, rows, columns]) {
+export function sharingSymbols(stack, costs, { level, shape }, [layer, rows, columns], ofChannels) {
   const { tables } = costs;
   const coded = [];
   level.forEach((l, at) => {
     if (!tables.silent[tableOf(l, shape[at])]) coded.push(at);
   });
   if (!coded.length) return new Int32Array(level.length);
-  const mode = stack.uniform(MODES);
-  if (!mode) return ladderSymbols(stack, tables, { level, shape });
-  const { side, apart, whole } = BLOCKS[Math.floor((mode - 1) / PRIORS.length)];
-  const prior = PRIORS[(mode - 1) % PRIORS.length];
-  const last = whole ? rows : Math.floor((rows * 3) / 4);
-  const planes = colourPlanes(layer);
-  const own = [];
-  const rest = [];
-  const blocks = new Map();
-  for (const at of coded) {
-    const row = Math.floor(at / columns) % rows;
-    if (row >= last) {
-      rest.push(at);
-      continue;
-    }
-    own.push(at);
-    const colour = apart && planes[Math.floor(at / (rows * columns))] ? 1 : 0;
-    const key = (colour * rows + Math.floor(row / side)) * columns + Math.floor((at % columns) / side);
-    if (!blocks.has(key)) blocks.set(key, { latent: 0, symbols: [] });
-    blocks.get(key).symbols.push(at);
+  const region = ofChannels ? stack.uniform(REGION_MODES) : 0;
+  const mode = stack.uniform(BLOCK_MODES);
+  if (!mode && !region) return ladderSymbols(stack, tables, { level, shape });
+  const block = mode ? BLOCKS[Math.floor((mode - 1) / OF_BLOCKS.priors.length)] : null;
+  const rowOf = (at) => Math.floor(at / columns) % rows;
+  const channelOf = (at) => Math.floor(at / (rows * columns));
+  const last = !block || block.whole ? rows : Math.floor((rows * 3) / 4);
+  const own = coded.filter((at) => rowOf(at) < last);
+  const rest = coded.filter((at) => rowOf(at) >= last);
+  const levels = Int16Array.from(level);
+  const drawn = [];
+  const draw = (kind, prior, numberOf, side) => {
+    const keyOf = (at) =>
+      (numberOf(at) * rows + Math.floor(rowOf(at) / side)) * columns + Math.floor((at % columns) / side);
+    drawn.push(new Sharing(stack, kind, kind.priors[prior], grouped(own, keyOf), levels));
+  };
+  if (region) {
+    const count = OF_CHANNELS.priors.length;
+    draw(OF_CHANNELS, (region - 1) % count, channelOf, REGIONS[Math.floor((region - 1) / count)]);
   }
-  const inOrder = [...blocks.keys()].sort((a, b) => a - b).map((key) => blocks.get(key));
-  const sums = summed(prior.map((count) => count * (TOTAL / 256)));
-  const moved = new Int16Array(level.length);
-  for (const block of inOrder) {
-    block.latent = stack.entry(sums);
-    for (const at of block.symbols) moved[at] = costs.moved(level[at], shape[at], block.latent);
+  if (block) {
+    const planes = colourPlanes(layer);
+    const colourOf = (at) => (block.apart && planes[channelOf(at)] ? 1 : 0);
+    draw(OF_BLOCKS, (mode - 1) % OF_BLOCKS.priors.length, colourOf, block.side);
   }
   const symbols = new Int32Array(level.length);
-  const take = (places, levels) => {
-    const table = Int16Array.from(places, (at) => tableOf(levels[at], shape[at]));
-    const shift = Uint8Array.from(places, (at) => shiftOf(levels[at]));
+  const take = (places) => {
+    const here = places.map((at) => costs.clamped(levels[at], shape[at]));
+    const table = Int16Array.from(places, (at, n) => tableOf(here[n], shape[at]));
+    const shift = Uint8Array.from(here, shiftOf);
     pop(stack, tables, table, shift).forEach((symbol, n) => (symbols[places[n]] = symbol));
   };
-  take(own, moved);
-  for (const block of inOrder.reverse()) {
-    const after = summed(posterior(block.symbols, symbols, level, shape, prior, costs));
-    stack.push(after[block.latent], after[block.latent + 1] - after[block.latent]);
-  }
-  take(rest, level);
+  take(own);
+  for (const sharing of drawn.reverse()) sharing.giveBack(stack, costs, symbols, levels, shape);
+  take(rest);
   return symbols;
 }
 
-/** Counts of the latents of a block of these places. */
-function posterior(places, symbols, level, shape, prior, costs) {
-  const totals = prior.map((count, latent) => {
-    let total = rint(f32(f32(8 - log2(count)) * 64));
-    for (const at of places) total += costs.of(symbols[at], costs.moved(level[at], shape[at], latent), shape[at]);
-    return total;
-  });
-  const least = Math.min(...totals);
-  const weights = totals.map((total) => exp2(f32((least - total) / 64)));
-  const whole = weights.reduce((sum, weight) => f32(sum + weight), 0);
-  const share = f32((TOTAL - LATENTS) / whole);
-  const counts = weights.map((weight) => Math.floor(f32(weight * share)));
-  const missing = TOTAL - LATENTS - counts.reduce((sum, count) => sum + count, 0);
-  counts[weights.indexOf(Math.max(...weights))] += missing;
-  return counts.map((count) => count + 1);
+/** Lists of places by key, in the order of keys. */
+function grouped(places, keyOf) {
+  const groups = new Map();
+  for (const at of places) {
+    const key = keyOf(at);
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key).push(at);
+  }
+  return [...groups.keys()].sort((a, b) => a - b).map((key) => groups.get(key));
+}
+
+/** Latents of a pass, and the places that share them. Takes them off the stack, and moves the levels. */
+class Sharing {
+  constructor(stack, { shifts }, prior, groups, levels) {
+    Object.assign(this, { shifts, prior, groups });
+    const sums = summed(prior.map((count) => count * (TOTAL / 256)));
+    this.latents = groups.map(() => stack.entry(sums));
+    this.move(levels, 1);
+  }
+
+  move(levels, sign) {
+    this.groups.forEach((places, n) => {
+      const shift = sign * this.shifts[this.latents[n]];
+      for (const at of places) levels[at] += shift;
+    });
+  }
+
+  /** Moves the levels back, and pushes the latents under their posteriors. */
+  giveBack(stack, costs, symbols, levels, shape) {
+    this.move(levels, -1);
+    for (let n = this.groups.length - 1; n >= 0; n--) {
+      const sums = summed(this.posterior(this.groups[n], costs, symbols, levels, shape));
+      const latent = this.latents[n];
+      stack.push(sums[latent], sums[latent + 1] - sums[latent]);
+    }
+  }
+
+  /** Counts of the latents of these places. */
+  posterior(places, costs, symbols, levels, shape) {
+    const totals = this.prior.map((count, latent) => {
+      let total = rint(f32(f32(8 - log2(count)) * 64));
+      for (const at of places) {
+        total += costs.of(symbols[at], costs.clamped(levels[at] + this.shifts[latent], shape[at]), shape[at]);
+      }
+      return total;
+    });
+    const least = Math.min(...totals);
+    const weights = totals.map((total) => exp2(f32((least - total) / 64)));
+    const whole = weights.reduce((sum, weight) => f32(sum + weight), 0);
+    const share = f32((TOTAL - totals.length) / whole);
+    const counts = weights.map((weight) => Math.floor(f32(weight * share)));
+    const missing = TOTAL - totals.length - counts.reduce((sum, count) => sum + count, 0);
+    counts[weights.indexOf(Math.max(...weights))] += missing;
+    return counts.map((count) => count + 1);
+  }
 }
