@@ -30,7 +30,8 @@ BITS_BACK = 0b0000_0101  # passes of the ladder have side information, which tak
 OF_CHANNELS = 0b0010_0000  # they have latents of channels, too
 LOSSLESS = 0b0000_1000  # the last layer holds the picture's own pixels
 METADATA = 0b0001_0000
-KNOWN = BITS_BACK | OF_CHANNELS | LOSSLESS | METADATA  # flags of this version
+RESTORED = 0b0100_0000  # the last layer ends in a filter of the picture; not with a lossless layer
+KNOWN = BITS_BACK | OF_CHANNELS | LOSSLESS | METADATA | RESTORED  # flags of this version
 
 MAX_SIDE = (1 << 24) - 1
 MAX_LAYERS = 64
@@ -86,6 +87,7 @@ class Header:
         lossless: whether a lossless layer follows those that have steps.
         bits_back: whether passes of the ladder have side information.
         of_channels: whether that has latents of channels; only with the former.
+        restored: whether the last layer ends in a filter of the picture (`restoration.py`).
     """
 
     width: int
@@ -99,6 +101,7 @@ class Header:
     lossless: bool = False
     bits_back: bool = False
     of_channels: bool = False
+    restored: bool = False
 
     @property
     def tile_count(self) -> int:
@@ -117,7 +120,7 @@ class Header:
         sides = self.width.to_bytes(3, "little") + self.height.to_bytes(3, "little")
         flags = METADATA if self.metadata else 0
         flags |= (LOSSLESS if self.lossless else 0) | (BITS_BACK if self.bits_back else 0)
-        flags |= OF_CHANNELS if self.of_channels else 0
+        flags |= (OF_CHANNELS if self.of_channels else 0) | (RESTORED if self.restored else 0)
         fields = (
             MAGIC,
             FORMAT_VERSION,
@@ -276,6 +279,7 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
         raise UnsupportedError("the header names tiles of more than 4 megapixels")
     header.lossless = bool(flags & LOSSLESS)
     header.bits_back, header.of_channels = bool(flags & BITS_BACK), bool(flags & OF_CHANNELS)
+    header.restored = bool(flags & RESTORED)
     header.steps = list(reader.take(layers - header.lossless))
     counts = (reader.count() for _ in range(layers * header.tile_count))
     header.lengths = [n * WORD + CHECK.size for n in counts]
@@ -285,6 +289,7 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
         raise FormatError("the header is damaged (its check fails)")
     sharing = flags & (BITS_BACK | OF_CHANNELS)
     known = not flags & ~KNOWN and sharing in (0, BITS_BACK, BITS_BACK | OF_CHANNELS)
+    known &= not (header.lossless and header.restored)
     if not known or colour not in Colour.__members__.values():
         raise UnsupportedError("the file uses features that this version does not know")
     header.colour = Colour(colour)

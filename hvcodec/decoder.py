@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from . import container, engine, modelfile, refinement, side_information, tiles
+from . import container, engine, modelfile, refinement, restoration, side_information, tiles
 from . import picture as pictures
 from . import steps as rates
 from .ans import Grid, Stack
@@ -18,6 +18,7 @@ from .ladder import LAYERS, LAYERS_PER_LEVEL, MAX_LEVELS, RATIO
 from .lossless_tables import UNIT
 from .picture import Picture
 from .refinement import INDEX_PER_LEVEL
+from .restoration import Restoration
 from .tables import Index
 from .transform import PLANES, REDUCTIONS
 
@@ -29,21 +30,27 @@ class Decoder:
     Attributes:
         file: the file.
         network: the model that it names.
+        restoration: the filter of the picture, if all layers are there and the last one ends in one.
     """
 
     file: File
     network: Engine
 
     def __post_init__(self) -> None:
+        self.restoration: Restoration | None = None
         self.steps = self.file.header.steps
         self.layers = min(self.file.layers, len(self.steps))
         self.tiles = tiles.tiles(self.file.header)
+        if self.file.header.restored and self.layers == len(self.steps):
+            _, self.restoration = restoration.split(self.file.segment(self.layers - 1, 0))
 
     def picture(self, region: tiles.Region | None = None) -> np.ndarray:
         """The picture or a region of it; uint8 H x W x 3."""
         if self.file.layers > self.layers:
             return self._exact(region)
-        return tiles.picture(self.file.header, self.network, self._find, region)
+        return tiles.picture(
+            self.file.header, self.network, self._find, region, finish=self.restoration
+        )
 
     def _exact(self, region: tiles.Region | None) -> np.ndarray:
         """The same from the lossless layer, which all pixels of a tile are needed for."""
@@ -114,7 +121,10 @@ class Decoder:
 
     def _stack(self, number: int) -> tuple[Stack, Pop]:
         """The words of a tile, and what pops a pass of a layer off them."""
-        stack = Stack(b"".join(self.file.segment(layer, number) for layer in range(self.file.layers)))
+        words = [self.file.segment(layer, number) for layer in range(self.file.layers)]
+        if self.restoration and not number:
+            words[-1], _ = restoration.split(words[-1])
+        stack = Stack(b"".join(words))
 
         def pop(_: int, index: Index, grid: Grid | None) -> Array:
             header = self.file.header

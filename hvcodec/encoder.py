@@ -31,6 +31,7 @@ from .lossless import levels_of
 from .lossless_tables import UNIT
 from .picture import Picture
 from .ratecontrol import Setting
+from .restoration import fit
 from .side_information import Costs
 
 Progress = Callable[[float], None]
@@ -43,6 +44,8 @@ LOSSLESS_QUALITY = 68.0
 SIZE_SLACK, SIZE_SLOPE = 0.015, 0.07  # log of bytes
 PSNR_SLACK, PSNR_SLOPE = 0.08, 0.3  # dB
 SMALLEST_GOAL, LARGEST_GOAL = 1e-6, 1e12  # of any lambda or target that can be meant
+
+WINDOW = 256  # side of what a filter is fitted to in each of many tiles, pixels
 
 # Runs of the network and its gradient at each effort.
 EFFORTS = (0, 3, 6, 10, 16, 25, 40, 60, 90, 140)
@@ -168,6 +171,9 @@ class Encoder:
             if self.bits_back:
                 saving.append(push(layers, self.network.costs))
 
+        restoration = None
+        price = self.weights[-1] if math.isfinite(self.weights[-1]) else 1.0
+        worth = lam / thrift / 3 / price
         if self.network.lossless and self.lossless:
             shown = tiles.picture(self.header, self.network, find, unit=UNIT)
             grey = self.source.colour == Colour.GREY
@@ -178,15 +184,39 @@ class Encoder:
                 # What the layers above decode to: their objective is that of a lossy file.
                 decoded[...] = levels_of(shown)
         elif decoded is not None:
-            decoded[...] = tiles.picture(self.header, self.network, find)
+            shown = tiles.picture(self.header, self.network, find, unit=UNIT)
+            restoration = fit([(shown, self.source.rgb)], worth)
+            decoded[...] = restoration.apply(shown) if restoration else levels_of(shown)
         else:
+            windows: list[tuple[Array, Array]] = []
             for number in range(len(self.tiles)):
-                find(number)
+                windows += self._window(number, find(number))
+            fitted = sum(original.size for _, original in windows)
+            restoration = fit(windows, worth * self.source.rgb.size / max(fitted, 1))
         self.header.steps = steps
         self.header.bits_back = bool(saving) and _size(saving) < _size(plain)
         self.header.of_channels = self.header.bits_back
         columns = saving if self.header.bits_back else plain
+        self.header.restored = restoration is not None
+        if restoration:
+            columns[0][-1] += restoration.pack()
         return container.write(self.header, [s for layer in zip(*columns) for s in layer])
+
+    def _window(self, number: int, found: engine.Found) -> list[tuple[Array, Array]]:
+        """What a filter is fitted to in a tile: all of a picture that is one tile, else the middle of
+        the tile, if nothing that the pixels there depend on lies in others."""
+        region = [0, self.header.width, 0, self.header.height]
+        if len(self.tiles) > 1:
+            region = []
+            for part in reversed(self.tiles[number]):
+                margin = (part.stop - part.start - WINDOW) // 2
+                if margin < tiles.STRIDE * self.network.network.halo:
+                    return []
+                region += [part.start + margin, WINDOW]
+        x, width, y, height = region
+        known = {number: found}
+        shown = tiles.picture(self.header, self.network, known.__getitem__, (x, y, width, height), UNIT)
+        return [(shown, self.source.rgb[y : y + height, x : x + width])]
 
     def _cost(self, data: bytes, decoded: np.ndarray, lam: float, thrift: float) -> float:
         """J of a file, in bits."""

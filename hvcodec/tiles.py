@@ -15,6 +15,8 @@ from .engine import Engine, Found
 from .errors import UsageError
 from .exact import Array
 from .ladder import MAX_STRIDE, STRIDES
+from .lossless_tables import UNIT
+from .restoration import REACH, Restoration
 
 Tile = tuple[slice, slice]  # rows and columns of pixels
 Region = tuple[int, int, int, int]  # x, y, width, height in pixels
@@ -81,6 +83,7 @@ def picture(
     find: Callable[[int], Found],
     region: Region | None = None,
     unit: int = 1,
+    finish: Restoration | None = None,
 ) -> Array:
     """The picture, or a region of it, H x W x 3: uint8, or int16 in parts of a grey level.
 
@@ -89,6 +92,7 @@ def picture(
             that is needed, in ascending order.
         region: x, y, width and height in pixels.
         unit: parts of a grey level; see `Network.synthesise`.
+        finish: filter of the picture; then it is uint8.
 
     Raises:
         UsageError: the region is empty or not inside the picture.
@@ -96,18 +100,18 @@ def picture(
     x, y, width, height = _checked(region, header)
     tall, wide = (-(-n // MAX_STRIDE) * MAX_STRIDE // STRIDE for n in (header.height, header.width))
     side = (header.tile or MAX_STRIDE * max(tall, wide)) // STRIDE
-    halo = network.network.halo
+    halo = network.network.halo + (-(-REACH // STRIDE) if finish else 0)
     rows = _span(y, height, header.height, side * STRIDE, halo)
     columns = _span(x, width, header.width, side * STRIDE, halo)
     across = -(-wide // side)
-    pixels = np.empty((height, width, 3), np.uint8 if unit == 1 else np.int16)
+    pixels = np.empty((height, width, 3), np.uint8 if unit == 1 or finish else np.int16)
 
     def paint(window: Array, top: int, left: int, known: list[int]) -> None:
         """The pixels that a window decides; it starts at this row and column of positions."""
-        outer, inner, target = [], [], []
-        for begin, size, limit, first, count in (
-            (top, window.shape[0], tall, y, height),
-            (left, window.shape[1], wide, x, width),
+        outer, inner, target, within = [], [], [], []
+        for begin, size, limit, first, count, end in (
+            (top, window.shape[0], tall, y, height, header.height),
+            (left, window.shape[1], wide, x, width, header.width),
         ):
             # Its margins are decided by other windows, unless they are the picture's ends.
             low = max((begin + halo if begin else 0) * STRIDE, first)
@@ -120,7 +124,10 @@ def picture(
             outer.append(slice(start - begin, stop - begin))
             inner.append(slice(low - start * STRIDE, high - start * STRIDE))
             target.append(slice(low - first, high - first))
-        made = network.synthesise(window[tuple(outer)], known, unit)
+            within.append(slice(0, end - start * STRIDE))  # the rest is padding
+        made = network.synthesise(window[tuple(outer)], known, UNIT if finish else unit)
+        if finish:
+            made = finish.apply(made[tuple(within)])
         pixels[tuple(target)] = made[tuple(inner)]
 
     above: list[Array] = []  # last positions of the row of tiles above, tile by tile

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 import hvcodec
-from hvcodec import ans, container
+from hvcodec import ans, container, encoder
 
 FOLDER = Path(__file__).parent / "golden"
 INDEX = FOLDER / "golden.json"
@@ -59,6 +59,14 @@ def _with_metadata() -> bytes:
 def _tiled(weights: str, lossless: bool = False, quality: float = 35) -> bytes:
     with mock.patch.object(container, "tile_size", lambda width, height: 64):
         return hvcodec.encode(_photo().crop((100, 50, 230, 180)), quality, weights, lossless=lossless)
+
+
+def _tiled_and_restored() -> bytes:
+    with (
+        mock.patch.object(container, "tile_size", lambda width, height: 128),
+        mock.patch.object(encoder, "WINDOW", 32),
+    ):
+        return hvcodec.encode(_crop(250, 180), 70)
 
 
 def _crop(width: int, height: int) -> Image.Image:
@@ -114,6 +122,13 @@ FILES: dict[str, Callable[[], bytes]] = {
     "channels-refined": lambda: hvcodec.encode(_crop(250, 180), 80, {"r1": 1}),
     "channels-tiles": lambda: _tiled("balanced", quality=80),
     "channels-lossless": lambda: hvcodec.encode(_crop(101, 67), lossless=True),
+    # Ending in a filter of the picture.
+    "restored": lambda: hvcodec.encode(_photo(), 70),
+    "restored-fine": lambda: hvcodec.encode(_crop(173, 131), 92),
+    "restored-progressive": lambda: hvcodec.encode(_crop(250, 180), 66, "progressive"),
+    "restored-cut": lambda: hvcodec.cut(hvcodec.encode(_crop(250, 180), 80), layers=6),
+    "restored-last-off": lambda: hvcodec.encode(_crop(250, 180), 60, {"z1": math.inf}),
+    "restored-tiles": _tiled_and_restored,
 }
 
 

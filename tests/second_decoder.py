@@ -564,7 +564,9 @@ class Decoder:
         symbols[own] = self.stack.pop(*self.table(self.moved(levels[-1], shape[own]), shape[own]))
         for (_, prior, shifts), (key, latents), before in [*zip(kinds, found, levels)][::-1]:
             counts = [
-                self.posterior(symbols[own][key == n], before[key == n], shape[own][key == n], prior, shifts)
+                self.posterior(
+                    symbols[own][key == n], before[key == n], shape[own][key == n], prior, shifts
+                )
                 for n in range(len(latents))
             ]
             self.stack.each_back(latents, np.array(counts).reshape(-1, 9))
@@ -745,7 +747,7 @@ def exact(net, stack, shown, steps, grey):
 
 def decode(data, network):
     """A file's bytes, and its network -> uint8 H x W x 3, or H x W if it is grey."""
-    assert data[:6] == b"\x89HVC\x01\x01" and not data[6] & ~61
+    assert data[:6] == b"\x89HVC\x01\x01" and not data[6] & ~125
     lossless = data[6] >> 3 & 1
     all_layers, layers = data[7], data[7] - lossless
     width, height = (int.from_bytes(data[a : a + 3], "little") for a in (14, 17))
@@ -765,12 +767,15 @@ def decode(data, network):
         lengths.append(4 * length)
     if data[6] & 16:
         at += 4 + int.from_bytes(data[at : at + 4], "little")
-    words, count = [b""] * tiles, 0
+    words, count, filter_ = [b""] * tiles, 0, None
     while count < all_layers and at < len(data):
         for tile, length in enumerate(lengths[count * tiles : (count + 1) * tiles]):
             words[tile] += data[at : at + length]
             at += length + 2
         count += 1
+    if data[6] & 64 and count == all_layers:
+        size = 4 * words[0][-1]
+        filter_, words[0] = words[0][-size:-1], words[0][:-size]
     found, stacks, known = [], [], min(count, layers)
     for tile in range(tiles):
         top, left = tile // columns * side, tile % columns * side
@@ -789,11 +794,50 @@ def decode(data, network):
             top, left = tile // columns * side, tile % columns * side
             here = np.s_[:, top : top + side, left : left + side]
             pixels[here] = exact(network, stacks[tile], shown[here], decoder.present, bool(data[21]))
+    if filter_:
+        pixels = restored(shown.astype(int), filter_)
     if data[21]:
         return (np.tensordot((19595, 38470, 7471), pixels.astype(int), 1) + 32768 >> 16).astype(
             np.uint8
         )
     return pixels.transpose(1, 2, 0)
+
+
+def restored(shown, data):
+    """Pixels, 3 x H x W, from sixteenths of grey levels and the bytes of a filter."""
+    bits = iter("".join(f"{byte:08b}" for byte in data))
+
+    def take(count):
+        return int("0" + "".join(next(bits) for _ in range(count)), 2)
+
+    near = [(0, 1), (1, -1), (1, 0), (1, 1), (0, 2), (2, 0)]
+    far = [*near, (0, 3), (1, -2), (1, 2), (2, -1), (2, 1), (3, 0)]
+    r, g, b = shown
+    planes = np.pad([r + g + b, r - g, r + g - 2 * b], ((0, 0), (3, 3), (3, 3)), "edge")
+    rows, columns = shown.shape[1:]
+
+    def apart(component, i, j):
+        """What the pixel so far away is more than this one."""
+        moved = planes[component, 3 + i : 3 + i + rows, 3 + j : 3 + j + columns]
+        return moved - planes[component, 3 : 3 + rows, 3 : 3 + columns]
+
+    corrections = np.zeros((3, rows, columns), int)
+    for own in range(3):
+        if not take(1):
+            continue
+        limit, unit, rice = math.isqrt(2 ** take(5)), 64 << take(2), take(3)
+        pairs = [(k, d, 99999) for k in range(3) for d in near] if own else [(0, d, 99999) for d in far]
+        for k, (i, j), most in [*pairs, *((own, d, limit) for d in near)]:
+            high = 0
+            while take(1):
+                high += 1
+            folded = (high << rice) + take(rice)
+            weight = -(folded + 1) // 2 if folded % 2 else folded // 2
+            both = sum(np.clip(apart(k, s * i, s * j), -most, most) for s in (1, -1))
+            corrections[own] += weight * (512 // unit) * both
+    y, u, v = corrections
+    colours = np.stack([2 * y + 3 * u + v, 2 * y - 3 * u + v, 2 * y - 2 * v])
+    return np.clip((shown * 3072 + colours + 24576) // 49152, 0, 255).astype(np.uint8)
 
 
 def join(parts, columns):

@@ -3,6 +3,7 @@
  * Works on any prefix of a file, so that a download can be read as it comes.
  */
 import { HvcError } from "./errors.js";
+import { split } from "./restoration.js";
 
 const MAGIC = [0x89, 0x48, 0x56, 0x43];
 const FIXED = 24; // bytes before the table
@@ -11,6 +12,7 @@ const BITS_BACK = 0b101; // passes of the ladder have side information
 const OF_CHANNELS = 0b100000; // it has latents of channels, too
 const LOSSLESS = 0b1000;
 const METADATA = 0b10000;
+const RESTORED = 0b1000000; // the last layer ends in a filter of the picture
 const COLOURS = ["rgb", "grey"];
 const CHUNKS = { 1: "icc", 2: "exif", 3: "xmp", 4: "alpha" };
 const COUNT_BYTES = 4;
@@ -115,8 +117,9 @@ function parse(reader) {
   fixed.fill(0, CHECK_AT);
   if (check(body, check(fixed)) !== sum) throw new HvcError("the header is damaged (its check fails)");
   const sharing = flags & (BITS_BACK | OF_CHANNELS);
-  const known = [0, BITS_BACK, BITS_BACK | OF_CHANNELS].includes(sharing);
-  if (flags & ~(BITS_BACK | OF_CHANNELS | LOSSLESS | METADATA) || !known || !(colour in COLOURS)) {
+  const restored = Boolean(flags & RESTORED);
+  const known = [0, BITS_BACK, BITS_BACK | OF_CHANNELS].includes(sharing) && !(lossless && restored);
+  if (flags & ~(BITS_BACK | OF_CHANNELS | LOSSLESS | METADATA | RESTORED) || !known || !(colour in COLOURS)) {
     throw new HvcError("the file uses features that this page does not know");
   }
   refuseOtherLadders(steps);
@@ -128,7 +131,7 @@ function parse(reader) {
   const { alpha } = metadata(chunks);
   return {
     width, height, model, steps, lossless, sharing: Boolean(sharing), ofChannels: Boolean(flags & OF_CHANNELS),
-    layers, names, colour: COLOURS[colour], alpha, tiles, cuts, segments, start: reader.at,
+    restored, layers, names, colour: COLOURS[colour], alpha, tiles, cuts, segments, start: reader.at,
   };
 }
 
@@ -181,6 +184,18 @@ function tiled(width, height, side) {
 /** How many layers, coarse first, a prefix of `size` bytes holds whole. */
 export const wholeLayers = (header, size) => header.cuts.filter((cut) => cut <= size).length;
 
+function segment(header, bytes, layer, tile) {
+  const [start, end] = header.segments[layer * header.tiles.length + tile];
+  const content = bytes.subarray(start, end - 2);
+  if (check(content) !== bytes[end - 2] + 256 * bytes[end - 1]) {
+    throw new HvcError(`layer ${layer + 1} is damaged (its check fails)`);
+  }
+  return content;
+}
+
+/** The filter of the picture (`restoration.js`), per component, of a file that is all there. */
+export const restorationOf = (header, bytes) => split(segment(header, bytes, header.layers - 1, 0)).components;
+
 /**
  * The words of the first layers of a tile, most recent first.
  *
@@ -188,15 +203,8 @@ export const wholeLayers = (header, size) => header.cuts.filter((cut) => cut <= 
  * @throws {HvcError} A check fails.
  */
 export function words(header, bytes, layers, tile) {
-  const parts = [];
-  for (let layer = 0; layer < layers; layer++) {
-    const [start, end] = header.segments[layer * header.tiles.length + tile];
-    const content = bytes.subarray(start, end - 2);
-    if (check(content) !== bytes[end - 2] + 256 * bytes[end - 1]) {
-      throw new HvcError(`layer ${layer + 1} is damaged (its check fails)`);
-    }
-    parts.push(content);
-  }
+  const parts = Array.from({ length: layers }, (_, layer) => segment(header, bytes, layer, tile));
+  if (header.restored && layers === header.layers && !tile) parts.push(split(parts.pop()).words);
   const total = parts.reduce((sum, part) => sum + part.length, 0);
   const found = new Uint32Array(total / 4);
   const view = new DataView(found.buffer);

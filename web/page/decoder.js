@@ -4,7 +4,7 @@
  * Where decoding stands after some layers is a plain object that is never changed, so that a picture can be
  * made of any of them and decoding goes on from it.
  */
-import { OFF, words } from "./container.js";
+import { OFF, restorationOf, words } from "./container.js";
 import { Stack } from "./ans.js";
 import { HvcError } from "./errors.js";
 import { f32 } from "./exact.js";
@@ -14,6 +14,7 @@ import { floats, tensor } from "./network.js";
 import { Costs, sharingSymbols } from "./side_information.js";
 import { ladderSymbols } from "./tables.js";
 import { alphaOf, canvasPixels } from "./picture.js";
+import { restored } from "./restoration.js";
 import { reducedTile } from "./preview.js";
 
 const STRIDE = 8; // of the positions that pictures are made from
@@ -136,8 +137,10 @@ export class Decoder {
     const found = [];
     for (const [n, tile] of state.tiles.entries()) found.push(await this.completed(n, tile, layers, steps));
     const exact = state.layers > this.count;
-    let planes = await this.made(found, steps, exact ? "sixteenths" : "pixels");
+    const filter = header.restored && layers === this.count ? restorationOf(header, bytes) : null;
+    let planes = await this.made(found, steps, exact || filter ? "sixteenths" : "pixels");
     if (exact) planes = await this.exactPixels(state, planes, steps, bytes);
+    if (filter) planes = restored(planes, Math.ceil(header.width / 64) * 64, header, filter);
     const alpha = header.alpha && (await alphaOf(header));
     return canvasPixels(planes, header, alpha);
   }
