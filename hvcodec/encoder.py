@@ -406,8 +406,7 @@ def encode(
         strip: leave out ICC, EXIF and XMP.
         lossless: end the file in the exact pixels. The layers above are a lossy file of the given
             quality, 68 by default, where the whole is smallest; a target cannot be given.
-        bits_back: use side information with bits-back where it makes the file smaller; without it older
-            versions read the file.
+        bits_back: use side information with bits-back where it makes the file smaller.
         progress: called now and then during a search, with the share of it that is done, 0..1.
 
     Returns:
