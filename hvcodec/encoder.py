@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -31,7 +32,7 @@ from .lossless import levels_of
 from .lossless_tables import UNIT
 from .picture import Picture
 from .ratecontrol import Setting
-from .restoration import fit
+from .restoration import Restoration, fit
 from .side_information import Costs
 
 Progress = Callable[[float], None]
@@ -103,6 +104,21 @@ class Encoder:
         logs = [tuning.log_importance(pad(self.source.rgb[t]), self.tune) for t in self.tiles]
         mean = sum(float(t.sum()) for t in logs) / sum(t.size for t in logs)
         self.importances = [tuning.importance(t, mean) for t in logs]
+        self.windows = self._windows()
+
+    def _windows(self) -> dict[int, tiles.Tile]:
+        """By tiles' numbers what a filter is fitted to: all of a picture that is one tile, else the
+        middle of each tile, if nothing that the pixels there depend on lies in others."""
+        if len(self.tiles) == 1:
+            return {0: self.tiles[0]}
+        found = {}
+        for number, tile in enumerate(self.tiles):
+            margins = [(part.stop - part.start - WINDOW) // 2 for part in tile]
+            if min(margins) >= tiles.STRIDE * self.network.network.halo:
+                starts = [part.start + margin for part, margin in zip(tile, margins)]
+                rows, columns = (slice(start, start + WINDOW) for start in starts)
+                found[number] = rows, columns
+        return found
 
     def encode(self, lam: float, thrift: float = 1.0, decoded: np.ndarray | None = None) -> bytes:
         """The file at this lambda without effort; what it decodes to, without a lossless layer, is left
@@ -156,6 +172,7 @@ class Encoder:
         plain: list[list[bytes]] = []  # per tile, segments
         saving: list[list[bytes]] = []  # the same with side information
         waiting: list[list[list[Pass]]] = []  # the lossless layer lies under the others on the stack
+        written: list[Future[None]] = []
 
         def find(number: int) -> engine.Found:
             worth = tuning.worth(self.importances[number], thrift)
@@ -163,7 +180,7 @@ class Encoder:
             if self.lossless:
                 waiting.append(encoded.layers)
             else:
-                write(encoded.layers)
+                written.append(writer.submit(write, encoded.layers))
             return encoded.found
 
         def write(layers: list[list[Pass]]) -> None:
@@ -171,28 +188,37 @@ class Encoder:
             if self.bits_back:
                 saving.append(push(layers, self.network.costs))
 
-        restoration = None
-        price = self.weights[-1] if math.isfinite(self.weights[-1]) else 1.0
-        worth = lam / thrift / 3 / price
-        if self.network.lossless and self.lossless:
-            shown = tiles.picture(self.header, self.network, find, unit=UNIT)
-            grey = self.source.colour == Colour.GREY
-            for tile, layers in zip(self.tiles, waiting):
-                own = self.network.lossless.encode(self.source.rgb[tile], shown[tile], known, grey)
-                write([*layers, own])
-            if decoded is not None:
-                # What the layers above decode to: their objective is that of a lossy file.
-                decoded[...] = levels_of(shown)
-        elif decoded is not None:
-            shown = tiles.picture(self.header, self.network, find, unit=UNIT)
-            restoration = fit([(shown, self.source.rgb)], worth)
-            decoded[...] = restoration.apply(shown) if restoration else levels_of(shown)
-        else:
-            windows: list[tuple[Array, Array]] = []
-            for number in range(len(self.tiles)):
-                windows += self._window(number, find(number))
-            fitted = sum(original.size for _, original in windows)
-            restoration = fit(windows, worth * self.source.rgb.size / max(fitted, 1))
+        # Words are made beside pixels, which do not keep all cores busy all the time.
+        with ThreadPoolExecutor(1) as writer:
+            restoration = None
+            if self.network.lossless and self.lossless:
+                shown = tiles.picture(self.header, self.network, find, unit=UNIT)
+                grey = self.source.colour == Colour.GREY
+                for tile, layers in zip(self.tiles, waiting):
+                    own = self.network.lossless.encode(self.source.rgb[tile], shown[tile], known, grey)
+                    write([*layers, own])
+                if decoded is not None:
+                    # What the layers above decode to: their objective is that of a lossy file.
+                    decoded[...] = levels_of(shown)
+            elif decoded is not None:
+                shown = tiles.picture(self.header, self.network, find, unit=UNIT)
+                restoration = self._fit(
+                    [shown[window] for window in self.windows.values()], lam / thrift
+                )
+                if restoration:
+                    decoded[...] = restoration.apply(shown)
+            else:
+                parts = []
+                for number in range(len(self.tiles)):
+                    found = {number: find(number)}
+                    if number in self.windows:
+                        region = _region(self.windows[number])
+                        parts.append(
+                            tiles.picture(self.header, self.network, found.__getitem__, region, UNIT)
+                        )
+                restoration = self._fit(parts, lam / thrift)
+            for job in written:
+                job.result()
         self.header.steps = steps
         self.header.bits_back = bool(saving) and _size(saving) < _size(plain)
         self.header.of_channels = self.header.bits_back
@@ -200,23 +226,24 @@ class Encoder:
         self.header.restored = restoration is not None
         if restoration:
             columns[0][-1] += restoration.pack()
-        return container.write(self.header, [s for layer in zip(*columns) for s in layer])
+        data = container.write(self.header, [s for layer in zip(*columns) for s in layer])
+        if decoded is not None and not self.lossless and not restoration:
+            # Sixteenths say too little of how a pixel is rounded.
+            decoded[...] = Decoder(container.read(data), self.network).picture()
+        return data
 
-    def _window(self, number: int, found: engine.Found) -> list[tuple[Array, Array]]:
-        """What a filter is fitted to in a tile: all of a picture that is one tile, else the middle of
-        the tile, if nothing that the pixels there depend on lies in others."""
-        region = [0, self.header.width, 0, self.header.height]
-        if len(self.tiles) > 1:
-            region = []
-            for part in reversed(self.tiles[number]):
-                margin = (part.stop - part.start - WINDOW) // 2
-                if margin < tiles.STRIDE * self.network.network.halo:
-                    return []
-                region += [part.start + margin, WINDOW]
-        x, width, y, height = region
-        known = {number: found}
-        shown = tiles.picture(self.header, self.network, known.__getitem__, (x, y, width, height), UNIT)
-        return [(shown, self.source.rgb[y : y + height, x : x + width])]
+    def _fit(self, shown: list[Array], lam: float) -> Restoration | None:
+        """The filter that `windows` ask for.
+
+        Args:
+            shown: what is decoded there, sixteenths of grey levels.
+        """
+        originals = [self.source.rgb[window] for window in self.windows.values()]
+        fitted = sum(original.size for original in originals)
+        # It takes bits of the last layer, whatever that costs.
+        price = self.weights[-1] if math.isfinite(self.weights[-1]) else 1.0
+        worth = lam / 3 / price * self.source.rgb.size / max(fitted, 1)
+        return fit(list(zip(shown, originals)), worth)
 
     def _cost(self, data: bytes, decoded: np.ndarray, lam: float, thrift: float) -> float:
         """J of a file, in bits."""
@@ -334,6 +361,12 @@ class Encoder:
             goal -= reached - psnr + PSNR_SLACK / 3
             quality = search(goal)
         return data
+
+
+def _region(window: tiles.Tile) -> tiles.Region:
+    rows, columns = window
+    height, width = tiles.shape(window)
+    return columns.start, rows.start, width, height
 
 
 def _size(columns: list[list[bytes]]) -> int:
