@@ -59,7 +59,7 @@ ENOUGH = 0.5  # of what errors are worth by the objective, to be sure that a fil
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # shares of the mean of the normal matrix's diagonal
 LIMIT_BITS, UNIT_BITS, RICE_BITS = 5, 2, 3
 WORD = 4  # bytes
-STRIP = 1 << 13  # pixels worked on at a time
+STRIP = 1 << 15  # pixels worked on at a time: smaller parts only make threads wait for each other
 
 
 class Weights(NamedTuple):
@@ -94,6 +94,8 @@ class Restoration:
             if found:
                 matrix[own, USED[own]] = found.weights
                 back[:, own] *= FINEST // UNITS[found.unit]
+        wanted = np.flatnonzero(matrix.any(0)).tolist()
+        matrix = matrix[:, wanted]
         restored = np.empty(shown.shape, np.uint8)
         scale = SIXTH * FINEST
 
@@ -106,7 +108,8 @@ class Restoration:
             after = np.clip(np.floor(after), 0, 255).astype(np.uint8)
             restored[top : top + rows] = after.T.reshape(rows, -1, 3)
 
-        _over_strips(work, shown, [found.limit if found else 0 for found in self.components])
+        limits = [found.limit if found else 0 for found in self.components]
+        _over_strips(work, shown, limits, wanted)
         return restored
 
     def pack(self) -> bytes:
@@ -188,8 +191,10 @@ def _best_rice(weights: Array) -> int:
     return min(range(1 << RICE_BITS), key=lambda rice: _rice_bits(weights, rice))
 
 
-def _over_strips(work: Callable[[int, Array], None], shown: Array, limits: list[int]) -> None:
-    """Call work(first row, inputs) for strips of a picture: float32, inputs x pixels, whole numbers."""
+def _over_strips(
+    work: Callable[[int, Array], None], shown: Array, limits: list[int], wanted: Sequence[int]
+) -> None:
+    """Call work(first row, inputs) for strips: float32, `wanted` x pixels, whole numbers."""
     height, width = shown.shape[:2]
     rows = max(STRIP // width, 1)
 
@@ -200,14 +205,22 @@ def _over_strips(work: Callable[[int, Array], None], shown: Array, limits: list[
         planes = np.pad(planes.reshape(3, last - first, width), ((0, 0), *margins), "edge")
         tall = bottom - top
         middle = planes[:, REACH : REACH + tall, REACH : REACH + width]
-        inputs = np.zeros((len(INPUTS), tall, width), np.float32)
-        for out, (c, (i, j), clipped) in zip(inputs, INPUTS):
-            limit = np.float32(LIMITS[limits[c]] if clipped else LARGEST_INPUT)
-            for sign in (1, -1):
-                y, x = REACH + sign * i, REACH + sign * j
-                difference = planes[c, y : y + tall, x : x + width] - middle[c]
-                out += np.clip(difference, -limit, limit, out=difference)
-        work(top, inputs.reshape(len(INPUTS), -1))
+        twice = 2 * middle
+        inputs = np.empty((len(wanted), tall, width), np.float32)
+        for out, number in zip(inputs, wanted):
+            c, (i, j), clipped = INPUTS[number]
+            one, other = (
+                planes[c, y : y + tall, x : x + width]
+                for y, x in ((REACH + i, REACH + j), (REACH - i, REACH - j))
+            )
+            if clipped:
+                limit = np.float32(LIMITS[limits[c]])
+                np.clip(one - middle[c], -limit, limit, out=out)
+                out += np.clip(other - middle[c], -limit, limit)
+            else:
+                np.add(one, other, out=out)
+                out -= twice[c]
+        work(top, inputs.reshape(len(wanted), -1))
 
     with single_threaded_blas():
         in_parallel(own, [(top, min(top + rows, height)) for top in range(0, height, rows)])
@@ -252,7 +265,7 @@ def _sums(shown: Array, errors: Array, limits: list[int]) -> tuple[Array, Array]
         here = errors[:, top * shown.shape[1] :][:, : inputs.shape[1]]
         strips[top] = inputs @ inputs.T, inputs @ here.T
 
-    _over_strips(work, shown, limits)
+    _over_strips(work, shown, limits, range(len(INPUTS)))
     in_order = [strips[top] for top in sorted(strips)]  # or the number of threads would change the sums
     normal, right = (np.stack([s[k] for s in in_order]).sum(0, dtype=np.float64) for k in range(2))
     return normal, right
