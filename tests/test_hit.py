@@ -4,6 +4,7 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -235,6 +236,21 @@ def ideal(beta, gain=(8.0, 30.0)):
     rates[1] *= 1 + 0.1 * math.log(beta[0] * 10)
     cell = {**json.loads(json.dumps(Cell().__dict__)), "beta": list(beta)}
     return {"cell": cell, "beta": beta, "rates": [{"rates": rates, "distortion": 100.0}] * 2}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"beta": (1.0, 1.0, 1.0)},
+        {"beta": (1.0, 1.0, 1.0), "sent": (0.3, 0.3, 0.4)},
+        {"sent": (0.5, 0.5)},
+        {"beta": (1.0, 2.0)},
+        {"family": "ladder"},
+    ],
+)
+def test_cells_beside_the_grid_are_not_of_it(other):
+    assert trends.in_grid({"cell": asdict(Cell(beta=(0.1, 10.0), seed=3))}, "mnist")
+    assert not trends.in_grid({"cell": json.loads(json.dumps(asdict(Cell(**other))))}, "mnist")
 
 
 def test_trends_are_seen_and_their_absence_too():

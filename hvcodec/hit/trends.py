@@ -8,7 +8,7 @@ here is a number of the paper.
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ def in_grid(result: Result, data: str) -> bool:
     base = GRIDS[data]
     fields: Result = {k: tuple(v) if isinstance(v, list) else v for k, v in result["cell"].items()}
     cell = Cell(**fields)
-    return replace(cell, beta=base.beta, seed=base.seed) == base and set(cell.beta) <= set(BETAS)
+    alike = asdict(cell) | {"beta": base.beta, "seed": base.seed} == asdict(base)
+    return alike and len(cell.beta) == len(base.beta) and set(cell.beta) <= set(BETAS)
 
 
 def accuracy(result: Result, split: int, layer: str = "z2", kind: str = "rbf-svm") -> float:
