@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .errors import FormatError
-from .exact import CAPACITY, Array
+from .exact import Array
 from .lossless_tables import UNIT
 from .parallel import in_parallel, single_threaded_blas
 
@@ -51,8 +51,7 @@ def _used(own: int) -> list[int]:
 USED = [_used(own) for own in range(len(COMPONENTS))]
 UNITS = (64, 128, 256, 512)  # weights per 1, one of these for each component
 FINEST = UNITS[-1]
-LARGEST_INPUT = 2 * 3 * 255 * UNIT
-MOST = (CAPACITY - 1) // LARGEST_INPUT  # sum of the sizes of a component's weights: sums stay exact
+MOST = 685  # sum of the sizes of a component's weights: corrections fit into 32 bits
 LIMITS = [math.isqrt(1 << n) for n in range(24)]  # of clipped differences
 CLIP_AT = 1.5  # in root mean squared errors of the component
 ENOUGH = 0.5  # of what errors are worth by the objective, to be sure that a filter pays
@@ -88,7 +87,7 @@ class Restoration:
 
     def apply(self, shown: Array) -> Array:
         """int16 H x W x 3 in sixteenths of a grey level, 0 .. 4080 -> uint8."""
-        matrix = np.zeros((len(COMPONENTS), len(INPUTS)), np.float32)
+        matrix = np.zeros((len(COMPONENTS), len(INPUTS)))
         back = BACK.astype(np.float64)
         for own, found in enumerate(self.components):
             if found:
@@ -100,8 +99,9 @@ class Restoration:
         scale = SIXTH * FINEST
 
         def work(top: int, inputs: Array) -> None:
-            # Float64 holds these whole numbers, and the floor of their quotient, exactly.
-            corrections = (matrix @ inputs).astype(np.float64)
+            # Float64 holds these whole numbers, and the floor of their quotient, exactly; float32 would
+            # not: the last component's inputs reach 2 * 4 * 4080.
+            corrections = matrix @ inputs
             rows = inputs.shape[1] // shown.shape[1]
             before = shown[top : top + rows].reshape(-1, 3).T * float(scale)
             after = (before + back @ corrections + scale * UNIT // 2) / (scale * UNIT)

@@ -77,13 +77,27 @@ def test_random_words_are_filters_or_refused(photo):
     assert False in kinds
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_pixels_are_those_of_plain_integers(photo, seed):
+def largest(seed):
+    """Weights of all that is allowed, signs in turn, which partial sums of float32 would not hold."""
+    rng = np.random.default_rng(seed)
+    components = []
+    for used in USED:
+        weights = rng.multinomial(MOST, rng.dirichlet(np.full(len(used), 0.2)))
+        components.append(Weights(23, 3, weights * rng.choice((-1, 1), len(used))))
+    return Restoration(components)
+
+
+@pytest.mark.parametrize(
+    "seed,kind", [*((s, some) for s in range(4)), *((s, largest) for s in range(4))]
+)
+def test_pixels_are_those_of_plain_integers(photo, seed, kind):
     """Against sums over pixels one by one, at corners, borders and inside."""
-    filter_ = some(seed)
+    filter_ = kind(seed)
     shown = shown_of(photo.crop((50, 40, 83, 61))) + np.random.default_rng(seed).integers(
         -8, 9, (21, 33, 3)
     )
+    if kind is largest:
+        shown = np.random.default_rng(seed).choice((0, 1, 4079, 4080), shown.shape)
     shown = np.clip(shown, 0, 4080).astype(np.int16)
     found = filter_.apply(shown)
     planes = shown.astype(int) @ restoration.COMPONENTS.astype(int).T

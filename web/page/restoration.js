@@ -13,7 +13,7 @@ const FAR = [...NEAR, [0, 3], [1, -2], [1, 2], [2, -1], [2, 1], [3, 0]];
 const UNITS = [64, 128, 256, 512];
 const FINEST = 512;
 const REACH = 3;
-const MOST = Math.floor((2 ** 24 - 1) / (2 * 3 * 255 * UNIT));
+const MOST = 685; // sum of the sizes of a component's weights
 const LIMITS = 24;
 const WORD = 4;
 
