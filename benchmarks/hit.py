@@ -22,12 +22,12 @@ from hvcodec.hit import data, disk, exact, grid, models, report, trends
 from hvcodec.hit.checks import Check
 from hvcodec.hit.train import Cell
 
-MNIST = grid.GRIDS["mnist"]
+MNIST = grid.GRIDS["mnist"].round_one
 THREE = (1.0, 1.0, 1.0)
 LOSSLESS = Cell(data="cifar10-lossless", preset="colour-learned", steps=2000, batch=64)
 ON_DISK = [
-    MNIST,
-    replace(MNIST, beta=(0.316, 1.0)),
+    grid.GRIDS["mnist"],
+    replace(grid.GRIDS["mnist"], beta=(0.316, 1.0)),
     replace(MNIST, family="ladder"),
     replace(MNIST, beta=THREE),
     LOSSLESS,
@@ -42,7 +42,7 @@ def seeds(folder: Path) -> list[Cell]:
     corners = [(grid.BETAS[0], grid.BETAS[-1]), (grid.BETAS[-1], grid.BETAS[0])]
     chosen = [(b, b) for b in grid.BETAS] + corners
     chosen += [r["beta"] for r in best if r["beta"] not in chosen][:2]
-    return [replace(MNIST, beta=beta, seed=seed) for seed in (2, 3) for beta in chosen]
+    return [replace(grid.GRIDS["mnist"], beta=beta, seed=seed) for seed in (2, 3) for beta in chosen]
 
 
 def group(name: str, folder: Path) -> list[Cell]:
@@ -52,7 +52,7 @@ def group(name: str, folder: Path) -> list[Cell]:
     if name == "mnist-seeds":
         return seeds(folder)
     if name.endswith("-amortised"):
-        base = grid.GRIDS[name.removesuffix("-amortised")]
+        base = grid.GRIDS[name.removesuffix("-amortised")].round_one
         return [replace(base, amortised=True, steps=4 * base.steps)]
     if name == "mnist-families":
         weights = [(1.0, 1.0), (0.316, 3.16), (3.16, 0.316)]
@@ -130,16 +130,18 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.folder
     try:
-        for name in arguments.train:
-            cells = group(name, folder)
-            grid.run(
-                cells,
-                arguments.pictures,
-                folder,
-                arguments.workers,
-                arguments.engine,
-                arguments.address,
-            )
+        # The seeds last: which they are is known once the grid is.
+        for later in (False, True):
+            names = [n for n in arguments.train if (n == "mnist-seeds") == later]
+            if names:
+                grid.run(
+                    [cell for name in names for cell in group(name, folder)],
+                    arguments.pictures,
+                    folder,
+                    arguments.workers,
+                    arguments.engine,
+                    arguments.address,
+                )
         if arguments.disk:
             on_disk(arguments.pictures, folder)
         if arguments.check or arguments.report:

@@ -4,7 +4,7 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from hvcodec.hit import classifier, data, disk, exact, grid, metrics, models, th
 from hvcodec.hit.objective import infer, losses
 from hvcodec.hit.train import Cell, train
 
+GRID = grid.GRIDS["mnist"]
 TINY = Cell(preset="tiny", steps=120, batch=32)
 
 
@@ -198,6 +199,27 @@ def test_the_experiment_in_miniature(pictures, tmp_path, monkeypatch):
     assert again["distortion"] == pytest.approx(plain["rates"][1]["distortion"], rel=1e-6)
 
 
+def test_a_second_round_starts_from_the_network_that_is_best_at_its_weights(pictures, tmp_path):
+    """At the second weights: the first's, as its own had no time to learn anything."""
+    cells = [replace(TINY, beta=beta, first=60, steps=1) for beta in ((0.1, 0.1), (0.2, 0.1))]
+    good, bad = (tmp_path / f"{cell.round_one.name}.safetensors" for cell in cells)
+    held = data.load("mnist", pictures)
+    models.save(train(cells[0].round_one, held.train), good)
+    models.save(cells[1].model(), bad)
+    other_seed = replace(cells[1], seed=2, first=2)
+    grid.run([*cells, other_seed], pictures, tmp_path, workers=1)
+    results = {(*r["beta"], r["cell"]["seed"]): r for r in grid.results(tmp_path) if "start" in r}
+    starts = {which: result["start"] for which, result in results.items()}
+    assert starts == {
+        (0.1, 0.1, 1): good.stem,
+        (0.2, 0.1, 1): good.stem,
+        (0.2, 0.1, 2): other_seed.round_one.name,
+    }
+    # One step from there is not far.
+    before = metrics.rates(models.load(good), held.test)["distortion"]
+    assert results[0.2, 0.1, 1]["rates"][1]["distortion"] == pytest.approx(before, rel=0.05)
+
+
 def test_bad_input_is_refused(tmp_path):
     with pytest.raises(hvcodec.UsageError):
         Cell(preset="none")
@@ -234,7 +256,7 @@ def ideal(beta, gain=(8.0, 30.0)):
     rates = [gain[0] / beta[0], gain[1] / beta[1]]
     rates[0] *= 1 + 0.1 * math.log(beta[1] * 10)
     rates[1] *= 1 + 0.1 * math.log(beta[0] * 10)
-    cell = {**json.loads(json.dumps(Cell().__dict__)), "beta": list(beta)}
+    cell = {**json.loads(json.dumps(asdict(GRID))), "beta": list(beta)}
     return {"cell": cell, "beta": beta, "rates": [{"rates": rates, "distortion": 100.0}] * 2}
 
 
@@ -249,8 +271,8 @@ def ideal(beta, gain=(8.0, 30.0)):
     ],
 )
 def test_cells_beside_the_grid_are_not_of_it(other):
-    assert trends.in_grid({"cell": asdict(Cell(beta=(0.1, 10.0), seed=3))}, "mnist")
-    assert not trends.in_grid({"cell": json.loads(json.dumps(asdict(Cell(**other))))}, "mnist")
+    assert trends.in_grid({"cell": asdict(replace(GRID, beta=(0.1, 10.0), seed=3))}, "mnist")
+    assert not trends.in_grid({"cell": json.loads(json.dumps(asdict(replace(GRID, **other))))}, "mnist")
 
 
 def test_trends_are_seen_and_their_absence_too():

@@ -1,5 +1,7 @@
 """Many cells: each is trained and scored in a process of its own, and can be resumed.
 
+Of cells of two rounds all first rounds come first; of these only rates are measured.
+
 A cell leaves `<name>.safetensors`, its model, and `<name>.json`, its numbers, in the folder; what is
 there is not made again. Cells are spread by joblib: over local processes by default, over machines that
 share the folder with Dask or Ray.
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
@@ -27,10 +30,11 @@ from .train import Cell, train
 
 BETAS = (0.1, 0.316, 1.0, 3.16, 10.0)
 GRIDS = {
-    "mnist": Cell(),
-    "cifar10": Cell(data="cifar10", preset="colour", steps=3000, batch=64),
+    "mnist": Cell(first=4000, steps=1000),
+    "cifar10": Cell(data="cifar10", preset="colour", first=2400, steps=600, batch=64),
 }
 ENGINES = ("loky", "dask", "ray")
+Job = tuple[Cell, Path | None]  # what to train, and the model to start from
 
 
 def grid(base: Cell, betas: tuple[float, ...] = BETAS) -> list[Cell]:
@@ -76,37 +80,65 @@ def run(
         HvcError: a cell failed; the others are done.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [cell for cell in cells if not (folder / f"{cell.name}.json").exists()]
-    for name in sorted({cell.data for cell in missing}):
+    cells = list(cells)
+
+    def missing(some: Iterable[Cell]) -> list[Cell]:
+        return [cell for cell in some if not (folder / f"{cell.name}.json").exists()]
+
+    def work(jobs: list[Job], scored: bool) -> None:
+        failed = []
+        with _engine(engine, workers, address):
+            parallel = joblib.Parallel(return_as="generator_unordered")
+            calls = (joblib.delayed(_cell)(*job, pictures, folder, scored) for job in jobs)
+            for error in tqdm(parallel(calls), total=len(jobs), desc="cells"):
+                failed += [error] if error else []
+        if failed:
+            raise HvcError("; ".join(failed))
+
+    # The longest first, so that no core is idle for long at the end.
+    wanted = sorted(missing(cells), key=lambda cell: -cell.steps)
+    for name in sorted({cell.data for cell in wanted}):
         classifier(name, sets.load(name, pictures), folder)
-    failed = []
-    with _engine(engine, workers, address):
-        work = joblib.Parallel(return_as="generator_unordered")
-        jobs = (joblib.delayed(_cell)(cell, pictures, folder) for cell in missing)
-        for error in tqdm(work(jobs), total=len(missing), desc="cells"):
-            failed += [error] if error else []
-    if failed:
-        raise HvcError("; ".join(failed))
+    first = [cell.round_one for cell in cells if cell.first]
+    if any(cell.first for cell in wanted):
+        work([(cell, None) for cell in missing(first)], scored=False)
+    work([(cell, _start(cell, first, folder)) for cell in wanted], scored=True)
 
 
-def _cell(cell: Cell, pictures: Path, folder: Path) -> str:
-    """Train, score and save one; what went wrong, or nothing."""
+def _start(cell: Cell, first: list[Cell], folder: Path) -> Path | None:
+    """What a cell of two rounds goes on from: the best at its weights, of its kind and seed."""
+    if not cell.first:
+        return None
+
+    def cost(other: Cell) -> float:
+        found = json.loads((folder / f"{other.name}.json").read_text())["rates"][0]
+        return float(found["distortion"] + np.dot(cell.beta, found["rates"]))
+
+    alike = [other for other in first if replace(other, beta=cell.beta) == cell.round_one]
+    return folder / f"{min(alike, key=cost).name}.safetensors"
+
+
+def _cell(cell: Cell, start: Path | None, pictures: Path, folder: Path, scored: bool) -> str:
+    """Train, measure and save one; what went wrong, or nothing."""
     torch.set_num_threads(1)
     with threadpool_limits(1):
         data = sets.load(cell.data, pictures)
+        held = data.val, data.test
         path = folder / f"{cell.name}.safetensors"
         if not path.exists():
             try:
-                models.save(train(cell, data.train), path)
+                model = train(cell, data.train, models.load(start) if start else None)
             except ArithmeticError as error:
                 return str(error)
+            models.save(model, path)
         model = models.load(path)
-        found: dict[str, Any] = {"cell": asdict(cell)}
-        judge = classifier(cell.data, data, folder)
-        if not cell.amortised:
-            found |= score(model, data, judge)
+        found: dict[str, Any] = {"cell": asdict(cell)} | ({"start": start.stem} if start else {})
+        if not scored:
+            found["rates"] = [rates(model, s) for s in held]
+        elif not cell.amortised:
+            found |= score(model, data, classifier(cell.data, data, folder))
         else:
-            held = data.val, data.test
+            judge = classifier(cell.data, data, folder)
             # What one network does at every setting of the grid.
             found["settings"] = [
                 {

@@ -1,7 +1,7 @@
 """One cell of the grid: what to train, and the loop that trains it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,6 +39,10 @@ class Cell:
         sent: probability that a picture's stream ends after each layer, coarse first; sums to 1. By
             default all layers are always sent. Otherwise the objective is
             sum_l sent_l (D after layer l + sum_k beta_k r_k over the layers sent).
+        first: steps of a first round, from fresh weights. What is trained then starts from the best
+            network, by this cell's objective on validation pictures, that the first rounds of all cells
+            of the same run and seed have left: an optimum that training misses at some weights is
+            often found at others. 0: one round, from fresh weights.
         steps, batch, rate: of Adam.
         seed: of weights, order and samples.
     """
@@ -49,6 +53,7 @@ class Cell:
     beta: tuple[float, ...] = (1.0, 1.0)
     amortised: bool = False
     sent: tuple[float, ...] = ()
+    first: int = 0
     steps: int = 4000
     batch: int = 128
     rate: float = 3e-3
@@ -68,23 +73,30 @@ class Cell:
         """A file name that says all of it."""
         weights = "any" if self.amortised else "_".join(f"{b:g}" for b in self.beta)
         cuts = "-sent" + "_".join(f"{p:g}" for p in self.sent) if self.sent else ""
+        first = f"{self.first}+" if self.first else ""
         return (
             f"{self.data}-{self.preset}-{self.family}-{len(self.beta)}-beta{weights}{cuts}"
-            f"-n{self.steps}x{self.batch}-r{self.rate:g}-s{self.seed}"
+            f"-n{first}{self.steps}x{self.batch}-r{self.rate:g}-s{self.seed}"
         )
+
+    @property
+    def round_one(self) -> "Cell":
+        """What is trained before a cell of two rounds."""
+        return replace(self, first=0, steps=self.first)
 
     def model(self) -> Hierarchy:
         """The model, with fresh weights."""
         return make(self.family, PRESETS[self.preset].with_layers(len(self.beta)), self.amortised)
 
 
-def train(cell: Cell, data: Split, quiet: bool = True) -> Hierarchy:
+def train(cell: Cell, data: Split, start: Hierarchy | None = None, quiet: bool = True) -> Hierarchy:
     """Minimise the cell's objective by Adam, on a GPU if there is one; then the model is on the CPU.
 
     Deterministic on one processor and number of threads.
 
     Args:
         data: pictures to train on.
+        start: the model to go on from, which is changed; by default one with fresh weights.
         quiet: without a progress bar.
 
     Raises:
@@ -93,7 +105,7 @@ def train(cell: Cell, data: Split, quiet: bool = True) -> Hierarchy:
     torch.manual_seed(cell.seed)
     rng = np.random.default_rng(cell.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = cell.model().to(device)
+    model = (cell.model() if start is None else start.train()).to(device)
     optimiser = torch.optim.Adam(model.parameters(), cell.rate, fused=True)
     beta = torch.tensor(cell.beta, device=device)
     low, high = np.log(BETA_RANGE)
@@ -111,7 +123,7 @@ def train(cell: Cell, data: Split, quiet: bool = True) -> Hierarchy:
             drawn = rng.uniform(low, high, (len(x), len(beta)))
             setting = torch.from_numpy(drawn).float().to(device)
             weights = setting.exp()
-        if cell.family == "ladder":
+        if cell.family == "ladder" and start is None:
             weights = weights * min(1.0, (step + 1) / (WARM_UP * cell.steps))
         layers = 1 + int(rng.choice(len(beta), p=cell.sent)) if cell.sent else None
         loss = losses(model, x, setting, layers).weighted(weights).mean()
