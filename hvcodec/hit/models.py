@@ -15,10 +15,12 @@ it:
 
 With two layers z_2 is a vector and z_1 a map of 4x4; a third layer on top is a shorter vector. A model
 may have the rate weights as an input (`amortised`): then ln beta scales and shifts the channels of
-every hidden layer (FiLM, Perez et al., AAAI 2018), and one network serves all weights.
+every hidden layer and of the Gaussians' parameters (FiLM, Perez et al., AAAI 2018), and one network
+serves all weights.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -72,12 +74,13 @@ class Preset:
 
     Attributes:
         planes, side: of pictures, values in [0, 1]; a side of 28 or 32 pixels.
-        channels: of all hidden maps, and of z_1.
+        channels: of all hidden maps.
         vectors: lengths of the layers above z_1, coarse first.
         hidden: of priors.
         sigma: standard deviation of a Gaussian likelihood, at the start if it is learned; None for a
             Bernoulli one.
         learn_sigma: whether it is trained.
+        latent: channels of z_1; by default those of the hidden maps.
     """
 
     planes: int
@@ -87,6 +90,14 @@ class Preset:
     hidden: int
     sigma: float | None = None
     learn_sigma: bool = False
+    latent: int | None = None
+
+    @property
+    def least(self) -> float:
+        """What D cannot fall below: N ln(2 pi sigma^2) / 2 for N numbers, or 0 for a Bernoulli one."""
+        if self.sigma is None:
+            return 0.0
+        return self.planes * self.side**2 / 2 * math.log(2 * math.pi * self.sigma**2)
 
     def with_layers(self, layers: int) -> "Preset":
         """The same with 2 or 3 layers.
@@ -101,8 +112,23 @@ class Preset:
 
 
 MNIST = Preset(1, 28, 16, (20,), 128)
+# As many numbers in z_1, hidden layers twice as wide: for one network that serves all weights.
+MNIST_WIDE = Preset(1, 28, 32, (20,), 256, latent=16)
 COLOUR = Preset(3, 32, 32, (32,), 256, sigma=0.5**0.5)  # so that D is the squared error, and a constant
+COLOUR_WIDE = Preset(3, 32, 64, (32,), 512, sigma=0.5**0.5, latent=32)
 TINY = Preset(1, 28, 4, (3,), 8)
+
+
+class Film(nn.Linear):
+    """Scales and shifts channels as a setting B x SETTING says."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(SETTING, 2 * width)
+
+    def forward(self, x: Tensor, setting: Tensor) -> Tensor:  # type: ignore[override]
+        film = super().forward(setting)
+        scale, shift = film.view(*film.shape, *[1] * (x.dim() - 2)).chunk(2, 1)
+        return x * (1 + scale) + shift
 
 
 class Net(nn.Module):
@@ -112,15 +138,13 @@ class Net(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         widths = [x.out_features if isinstance(x, nn.Linear) else x.out_channels for x in layers]
-        self.films = nn.ModuleList(nn.Linear(SETTING, 2 * w) for w in widths if amortised)
+        self.films = nn.ModuleList(Film(width) for width in widths if amortised)
 
     def forward(self, x: Tensor, setting: Tensor | None) -> Tensor:
         for index, layer in enumerate(self.layers):
             x = layer(x)
             if setting is not None:
-                film = self.films[index](setting)
-                scale, shift = film.view(*film.shape, *[1] * (x.dim() - 2)).chunk(2, 1)
-                x = x * (1 + scale) + shift
+                x = self.films[index](x, setting)
             x = F.relu(x)
         return x
 
@@ -128,14 +152,17 @@ class Net(nn.Module):
 class Head(nn.Module):
     """A hidden layer -> Gaussian, by one linear map or 3x3 convolution each for mean and scale."""
 
-    def __init__(self, width: int, size: int, flat: bool = True) -> None:
+    def __init__(self, amortised: bool, width: int, size: int, flat: bool = True) -> None:
         super().__init__()
         kind = nn.Linear if flat else lambda a, b: nn.Conv2d(a, b, 3, padding=1)
         self.mean, self.scale = kind(width, size), kind(width, size)
+        self.films = nn.ModuleList(Film(size) for _ in range(2) if amortised)
 
-    def forward(self, x: Tensor) -> Gaussian:
-        scale = F.softplus(self.scale(x)) + SCALE_FLOOR
-        return Gaussian(self.mean(x).flatten(1), scale.flatten(1))
+    def forward(self, x: Tensor, setting: Tensor | None) -> Gaussian:
+        mean, scale = self.mean(x), self.scale(x)
+        if setting is not None:
+            mean, scale = (film(part, setting) for film, part in zip(self.films, (mean, scale)))
+        return Gaussian(mean.flatten(1), (F.softplus(scale) + SCALE_FLOOR).flatten(1))
 
 
 class Hierarchy(nn.Module):
@@ -152,7 +179,8 @@ class Hierarchy(nn.Module):
         super().__init__()
         self.preset, self.amortised = preset, amortised
         c = preset.channels
-        self.sizes = (*preset.vectors, c * MAP * MAP)
+        self.latent = preset.latent or c
+        self.sizes = (*preset.vectors, self.latent * MAP * MAP)
         # From 4x4 to a quarter of the picture's side, which is 7x7 or 8x8.
         self._middle = (1, 0) if preset.side == 28 else (2, 1)  # stride and padding
         if amortised:
@@ -163,9 +191,9 @@ class Hierarchy(nn.Module):
             self._net(nn.Linear(self._above(layer), preset.hidden))
             for layer in range(1, len(self.sizes))
         )
-        self.prior_heads = nn.ModuleList(Head(preset.hidden, size) for size in self.sizes[1:])
+        self.prior_heads = nn.ModuleList(self._head(preset.hidden, size) for size in self.sizes[1:])
         self.synthesis = self._net(
-            nn.ConvTranspose2d(c, c, 4, *self._middle), nn.ConvTranspose2d(c, c, 4, 2, 1)
+            nn.ConvTranspose2d(self.latent, c, 4, *self._middle), nn.ConvTranspose2d(c, c, 4, 2, 1)
         )
         self.last = nn.ConvTranspose2d(c, preset.planes, 4, 2, 1)
         log_sigma = torch.tensor(preset.sigma or 1.0).log()
@@ -201,13 +229,13 @@ class Hierarchy(nn.Module):
             zeros = self.log_sigma.new_zeros(count, self.sizes[0])
             return Gaussian(zeros, zeros + 1)
         layer = len(above) - 1
-        return self.prior_heads[layer](
-            self.prior_hidden[layer](torch.cat([*above], 1), self._embed(setting))
-        )
+        embedded = self._embed(setting)
+        hidden = self.prior_hidden[layer](torch.cat([*above], 1), embedded)
+        return self.prior_heads[layer](hidden, embedded)
 
     def picture(self, latents: Sequence[Tensor], setting: Tensor | None = None) -> Tensor:
         """Parameters of p(x | z): logits of a Bernoulli, or means; B x planes x side x side."""
-        maps = self._map(latents, setting).view(-1, self.preset.channels, MAP, MAP)
+        maps = self._map(latents, setting).view(-1, self.latent, MAP, MAP)
         return self.last(self.synthesis(maps, self._embed(setting)))
 
     def values(self, picture: Tensor) -> Tensor:
@@ -229,6 +257,14 @@ class Hierarchy(nn.Module):
     def _net(self, *layers: Layer) -> Net:
         return Net(self.amortised, *layers)
 
+    def _head(self, width: int, size: int, flat: bool = True) -> Head:
+        return Head(self.amortised, width, size, flat)
+
+    @property
+    def _flat(self) -> int:
+        """Numbers in a hidden map of 4x4."""
+        return self.preset.channels * MAP * MAP
+
     def _embed(self, setting: Tensor | None) -> Tensor | None:
         return None if setting is None else self.embed(setting)
 
@@ -247,7 +283,7 @@ class Free(Hierarchy):
     """A network of its own for every q(z_l | z_>l, x)."""
 
     def _build(self) -> None:
-        c, flat = self.preset.channels, self.sizes[-1]
+        c, flat = self.preset.channels, self._flat
         self.analyses = nn.ModuleList(self._analysis() for _ in self.sizes)
         self.reductions = nn.ModuleList([*(self._reduce() for _ in self.sizes[:-1]), self._reduce(2)])
         self.vectors = nn.ModuleList(
@@ -256,7 +292,7 @@ class Free(Hierarchy):
         self.merges = nn.ModuleList(self._net(nn.Linear(2 * flat, flat)) for _ in self.sizes[1:-1])
         self.expand = self._net(nn.ConvTranspose2d(c, c, 4, *self._middle))
         self.heads = nn.ModuleList(
-            [*(Head(flat, size) for size in self.sizes[:-1]), Head(c, c, flat=False)]
+            [*(self._head(flat, n) for n in self.sizes[:-1]), self._head(c, self.latent, flat=False)]
         )
 
     def observe(self, x: Tensor, setting: Tensor | None = None) -> list[Tensor]:
@@ -277,19 +313,19 @@ class Free(Hierarchy):
             else:
                 down = self.expand(down.view(-1, self.preset.channels, MAP, MAP), embedded)
                 hidden = self.reductions[-1](torch.cat([hidden, down], 1), embedded)
-        return self.heads[layer](hidden)
+        return self.heads[layer](hidden, embedded)
 
 
 class Shared(Hierarchy):
     """Base of those that share features of x: a map for z_1, a vector for every layer above."""
 
     def _build(self) -> None:
-        c, flat = self.preset.channels, self.sizes[-1]
+        c, flat = self.preset.channels, self._flat
         self.analysis = self._analysis()
         self.reductions = nn.ModuleList([self._reduce(), self._reduce()])
         self.up = nn.ModuleList(self._net(nn.Linear(flat, flat)) for _ in self.sizes[2:])
         self.heads = nn.ModuleList(
-            [*(Head(flat, size) for size in self.sizes[:-1]), Head(c, c, flat=False)]
+            [*(self._head(flat, n) for n in self.sizes[:-1]), self._head(c, self.latent, flat=False)]
         )
 
     def observe(self, x: Tensor, setting: Tensor | None = None) -> list[Tensor]:
@@ -308,7 +344,7 @@ class Ladder(Shared):
     def posterior(
         self, above: Sequence[Tensor], seen: list[Tensor], setting: Tensor | None = None
     ) -> Gaussian:
-        found: Gaussian = self.heads[len(above)](seen[len(above)])
+        found: Gaussian = self.heads[len(above)](seen[len(above)], self._embed(setting))
         return found.times(self.prior(above, len(seen[0]), setting)) if above else found
 
 
@@ -317,23 +353,21 @@ class General(Shared):
 
     def _build(self) -> None:
         super()._build()
-        flat = self.sizes[-1]
+        flat = self._flat
         self.merges = nn.ModuleList(
             self._net(nn.Linear(flat + self._above(layer), flat)) for layer in range(1, self.layers)
         )
-        self.skip = nn.Linear(self._above(self.layers - 1), flat)
+        self.skip = nn.Linear(self._above(self.layers - 1), self.sizes[-1])
 
     def posterior(
         self, above: Sequence[Tensor], seen: list[Tensor], setting: Tensor | None = None
     ) -> Gaussian:
-        layer = len(above)
+        layer, embedded = len(above), self._embed(setting)
         hidden = seen[layer]
         if above:
-            merged = self.merges[layer - 1](
-                torch.cat([hidden.flatten(1), *above], 1), self._embed(setting)
-            )
+            merged = self.merges[layer - 1](torch.cat([hidden.flatten(1), *above], 1), embedded)
             hidden = merged.view(hidden.shape)
-        return self.heads[layer](hidden)
+        return self.heads[layer](hidden, embedded)
 
     def _map(self, latents: Sequence[Tensor], setting: Tensor | None) -> Tensor:
         return latents[-1] + self.skip(torch.cat([*latents[:-1]], 1))
@@ -348,9 +382,9 @@ class BottomUp(Hierarchy):
     def _build(self) -> None:
         c = self.preset.channels
         self.analysis, self.reduction = self._analysis(), self._reduce()
-        self.head = Head(c, c, flat=False)
+        self.head = self._head(c, self.latent, flat=False)
         self.coarse_hidden = self._net(nn.Linear(self.sizes[1], self.preset.hidden))
-        self.coarse_head = Head(self.preset.hidden, self.sizes[0])
+        self.coarse_head = self._head(self.preset.hidden, self.sizes[0])
 
     def observe(self, x: Tensor, setting: Tensor | None = None) -> list[Tensor]:
         embedded = self._embed(setting)
@@ -359,11 +393,12 @@ class BottomUp(Hierarchy):
     def posterior(
         self, above: Sequence[Tensor], seen: list[Tensor], setting: Tensor | None = None
     ) -> Gaussian:
-        return self.head(seen[0])
+        return self.head(seen[0], self._embed(setting))
 
     def coarse(self, fine: Tensor, setting: Tensor | None = None) -> Gaussian:
         """q(z_2 | z_1)."""
-        return self.coarse_head(self.coarse_hidden(fine, self._embed(setting)))
+        embedded = self._embed(setting)
+        return self.coarse_head(self.coarse_hidden(fine, embedded), embedded)
 
 
 FAMILIES: dict[str, type[Hierarchy]] = {

@@ -9,10 +9,11 @@ from tqdm import tqdm
 
 from ..errors import UsageError
 from .data import Split
-from .models import COLOUR, MNIST, TINY, Hierarchy, Preset, make
+from .models import COLOUR, COLOUR_WIDE, MNIST, MNIST_WIDE, TINY, Hierarchy, Preset, make
 from .objective import losses
 
 BETA_RANGE = (0.1, 10.0)
+EDGE = 0.3  # settings are drawn from this much more, ln, at each end, and those beyond are at the end
 # Shares of the steps over which the rate of learning rises at the start, and falls to zero at the end.
 # Without the rise hidden units die, and z_2 with them, even where its rate is the cheaper one.
 RISE, DECAY = 0.1, 0.4
@@ -21,7 +22,9 @@ CLIP = 300.0  # of the gradient's norm, nats: only for accidents
 
 PRESETS: dict[str, Preset] = {
     "mnist": MNIST,
+    "mnist-wide": MNIST_WIDE,
     "colour": COLOUR,
+    "colour-wide": COLOUR_WIDE,
     "colour-learned": Preset(3, 32, 32, (32,), 256, sigma=0.1, learn_sigma=True),
     "tiny": TINY,
 }
@@ -35,7 +38,9 @@ class Cell:
         data, preset, family: names in `data.SETS`, `PRESETS` and `models.FAMILIES`.
         beta: rate weights, coarse first, one per layer (2 or 3): beta_L .. beta_1; above 0.
         amortised: whether the model takes the weights as an input; each example of a batch then draws
-            its own, log-uniform in `BETA_RANGE`, and `beta` only says how many there are.
+            its own, log-uniform in `BETA_RANGE`, and `beta` only says how many there are. What is
+            minimised is the mean of ln(D - the least D + sum_l beta_l R_l), so that 1 % counts
+            the same at all weights.
         sent: probability that a picture's stream ends after each layer, coarse first; sums to 1. By
             default all layers are always sent. Otherwise the objective is
             sum_l sent_l (D after layer l + sum_k beta_k r_k over the layers sent).
@@ -67,6 +72,8 @@ class Cell:
             raise UsageError("rate weights, steps, batch and rate must be above 0")
         if self.sent and (len(self.sent) != len(self.beta) or abs(sum(self.sent) - 1) > 1e-6):
             raise UsageError("give one probability for each layer, 1 in all")
+        if self.amortised and PRESETS[self.preset].learn_sigma:
+            raise UsageError("of a learned sigma the least distortion is not known")
 
     @property
     def name(self) -> str:
@@ -120,13 +127,14 @@ def train(cell: Cell, data: Split, start: Hierarchy | None = None, quiet: bool =
             )
         weights, setting = beta, None
         if cell.amortised:
-            drawn = rng.uniform(low, high, (len(x), len(beta)))
+            drawn = rng.uniform(low - EDGE, high + EDGE, (len(x), len(beta))).clip(low, high)
             setting = torch.from_numpy(drawn).float().to(device)
             weights = setting.exp()
         if cell.family == "ladder" and start is None:
             weights = weights * min(1.0, (step + 1) / (WARM_UP * cell.steps))
         layers = 1 + int(rng.choice(len(beta), p=cell.sent)) if cell.sent else None
-        loss = losses(model, x, setting, layers).weighted(weights).mean()
+        each = losses(model, x, setting, layers).weighted(weights)
+        loss = (each - model.preset.least).log().mean() if cell.amortised else each.mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
