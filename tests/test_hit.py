@@ -286,6 +286,25 @@ def test_trends_are_seen_and_their_absence_too():
     assert trends._t7(good).passed and not trends._t7(uneven).passed
 
 
+def test_one_network_is_held_against_the_worst_of_its_settings():
+    betas = [c.beta for c in grid.grid(Cell())]
+
+    def told(beta, excess):
+        result = ideal(beta)
+        cell = {**result["cell"], "amortised": True}
+        found = result["rates"][1]
+        dearer = {k: np.multiply(v, 1 + excess).tolist() for k, v in found.items()}
+        return {**result, "cell": cell, "rates": [dearer] * 2}
+
+    separate = [ideal(b) for b in betas]
+    near = [told(b, 0.04) for b in betas]
+    far = [told(b, 0.06 if b == (10.0, 0.1) else -0.5) for b in betas]
+    assert trends.amortised(separate + near, "mnist").value == pytest.approx(0.04)
+    assert trends.amortised(separate + near, "mnist").passed
+    assert not trends.amortised(separate + far, "mnist").passed
+    assert trends.amortised(separate + near[1:], "mnist").passed is None
+
+
 def test_a_picture_is_judged(pictures, tmp_path):
     held = data.load("mnist", pictures)
     judge = classifier.classifier("mnist", held, tmp_path)

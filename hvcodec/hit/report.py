@@ -161,10 +161,8 @@ def surface(grid: Grid) -> Figure:
 
 def one_network(results: list[Result], grid: Grid, data: str) -> Figure | None:
     """Rates of the amortised network beside those of separate ones."""
-    found = {
-        tuple(r["beta"]): r for r in results if r["cell"]["amortised"] and r["cell"]["data"] == data
-    }
-    if not found:
+    together = Grid(results, data, trends.of_one_network)
+    if not together.complete:
         return None
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.5), layout="constrained")
     kinds: list[tuple[str, Callable[..., float], tuple[int, ...]]] = [
@@ -173,8 +171,7 @@ def one_network(results: list[Result], grid: Grid, data: str) -> Figure | None:
         ("objective", trends.objective, ()),
     ]
     for ax, (name, measure, arguments) in zip(axes, kinds):
-        separate = grid.of(measure, *arguments)
-        one = np.array([[measure(found[a, b], *arguments) for b in BETAS] for a in BETAS])
+        separate, one = (g.of(measure, *arguments) for g in (grid, together))
         ax.scatter(separate, one, s=20)
         ends = [min(separate.min(), one.min()), max(separate.max(), one.max())]
         ax.plot(ends, ends, color="grey", linewidth=0.8)
