@@ -15,7 +15,7 @@ pytest.importorskip("sklearn")
 from sklearn.datasets import load_digits
 
 import hvcodec
-from hvcodec.hit import classifier, data, disk, exact, grid, metrics, models, theory, trends
+from hvcodec.hit import classifier, data, disk, exact, grid, metrics, models, report, theory, trends
 from hvcodec.hit.objective import infer, losses
 from hvcodec.hit.train import Cell, train
 
@@ -303,6 +303,36 @@ def test_one_network_is_held_against_the_worst_of_its_settings():
     assert trends.amortised(separate + near, "mnist").passed
     assert not trends.amortised(separate + far, "mnist").passed
     assert trends.amortised(separate + near[1:], "mnist").passed is None
+
+
+def test_a_report_shows_the_grid_and_what_is_beside_it(tmp_path):
+    """All of it made up, so that the page's numbers are known."""
+
+    def whole(beta, family="free", accuracy=0.5):
+        score = {"log_score": 1.0, "log_diversity": 2.0, "log_sharpness": -1.0}
+        result = ideal(beta)
+        right = {layer: {"rbf-svm": [accuracy] * 2} for layer in ("z2", "z1", "z2 sample")}
+        return {
+            **result,
+            "cell": {**result["cell"], "family": family},
+            "reconstructions": [{"psnr": 20.0, "psnr_of_samples": 19.0, "accuracy": 0.9}] * 2,
+            "accuracy": right,
+            "information": {"nats": 1.0, "chance": 0.0, "saturated": beta[0] < 1},
+            "samples": {"parts": [score], "whole": score, "information_top": 0.5},
+            "data": {"test": 100, "label_entropy": math.log(10), "judge": 0.9},
+        }
+
+    results = [whole(c.beta) for c in grid.grid(Cell())]
+    with pytest.raises(hvcodec.UsageError):
+        report.write(results[1:], [], [], "mnist", tmp_path)
+    checks = [exact.Check("T0", False, 0.25, 0.5, "<made up>")]
+    report.write([*results, whole((1.0, 1.0), "ladder", 0.875)], checks, [], "mnist", tmp_path)
+    page = (tmp_path / "mnist.html").read_text()
+    ladder = "<td>ladder (1.0, 1.0), seed 1</td><td>9.84, 36.91</td><td>100.00</td><td>146.75</td>"
+    assert ladder + "<td>20.00</td><td>0.8750, 0.8750</td>" in page
+    assert "<td>fail</td><td>0.25</td><td>0.5</td><td>&lt;made up&gt;</td>" in page
+    for name in ("maps", "over-rate", "under-bound", "surface"):
+        assert f"mnist-{name}.png" in page and (tmp_path / f"mnist-{name}.png").stat().st_size > 10_000
 
 
 def test_a_picture_is_judged(pictures, tmp_path):

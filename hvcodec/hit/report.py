@@ -180,6 +180,30 @@ def one_network(results: list[Result], grid: Grid, data: str) -> Figure | None:
     return figure
 
 
+def _beside(results: list[Result], data: str) -> list[str]:
+    """Rows of a table of the models that are not of the grid: other families, layers, or for cuts."""
+    rows = []
+    for result in results:
+        cell = result["cell"]
+        of_grid = trends.in_grid(result, data) or trends.of_round_one(result, data)
+        if cell["data"] != data or cell["amortised"] or of_grid:
+            continue
+        cut = f", may end early {tuple(cell['sent'])}" if cell["sent"] else ""
+        name = f"{cell['family']} {tuple(cell['beta'])}{cut}, seed {cell['seed']}"
+        rates = ", ".join(f"{r:.2f}" for r in result["rates"][TEST]["rates"])
+        numbers = [
+            rates,
+            f"{result['rates'][TEST]['distortion']:.2f}",
+            f"{trends.objective(result):.2f}",
+        ]
+        if "samples" in result:
+            layers = [x for x in result["accuracy"] if "sample" not in x]
+            right = ", ".join(f"{trends.accuracy(result, TEST, x):.4f}" for x in layers)
+            numbers += [f"{trends.psnr(result):.2f}", right]
+        rows.append(_row([name, *numbers]))
+    return rows
+
+
 def _row(cells: list[str], tag: str = "td") -> str:
     return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
 
@@ -227,6 +251,9 @@ def write(
         numbers = ["" if v is None or math.isnan(v) else f"{v:.4g}" for v in (c.value, c.bound)]
         page.append(_row([c.id, words[c.passed], *numbers, c.note]))
     page += ["</table>"]
+    if beside := _beside(results, data):
+        names = ["model", "rates, nats", "D", "J", "PSNR", "accuracy from each layer"]
+        page += ["<h2>Beside the grid</h2><table>", _row(names, "th"), *beside, "</table>"]
     if disk:
         page += [
             "<h2>Rates on disk</h2><table>",

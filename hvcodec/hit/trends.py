@@ -30,7 +30,15 @@ CLASSES = 10
 
 def in_grid(result: Result, data: str) -> bool:
     """Whether this is a cell of the grid of a set of pictures: `GRIDS`, with any weights and seed."""
-    base = GRIDS[data]
+    return _like(result, GRIDS[data])
+
+
+def of_round_one(result: Result, data: str) -> bool:
+    """Whether this is what a cell of the grid may have started from."""
+    return _like(result, GRIDS[data].round_one)
+
+
+def _like(result: Result, base: Cell) -> bool:
     fields: Result = {k: tuple(v) if isinstance(v, list) else v for k, v in result["cell"].items()}
     cell = Cell(**fields)
     alike = asdict(cell) | {"beta": base.beta, "seed": base.seed} == asdict(base)
