@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
@@ -25,7 +24,7 @@ from ..errors import HvcError, UsageError
 from . import data as sets
 from . import models
 from .classifier import classifier
-from .metrics import rates, reconstructions, score
+from .metrics import objective, rates, reconstructions, score
 from .train import Cell, train
 
 BETAS = (0.1, 0.316, 1.0, 3.16, 10.0)
@@ -111,8 +110,8 @@ def _start(cell: Cell, first: list[Cell], folder: Path) -> Path | None:
         return None
 
     def cost(other: Cell) -> float:
-        found = json.loads((folder / f"{other.name}.json").read_text())["rates"][0]
-        return float(found["distortion"] + np.dot(cell.beta, found["rates"]))
+        result = json.loads((folder / f"{other.name}.json").read_text())
+        return objective(result["rates"][0], cell.beta)
 
     alike = [other for other in first if replace(other, beta=cell.beta) == cell.round_one]
     return folder / f"{min(alike, key=cost).name}.safetensors"

@@ -65,6 +65,11 @@ def rates(model: Hierarchy, data: Split, beta: Beta | None = None, seed: int = 0
     }
 
 
+def objective(found: dict[str, Any], beta: Beta) -> float:
+    """D + sum_l beta_l R_l in nats, of what `rates` found."""
+    return float(found["distortion"] + np.dot(beta, found["rates"]))
+
+
 @torch.no_grad()
 def latents(model: Hierarchy, data: Split, beta: Beta | None = None) -> list[Array]:
     """Means of all layers, each given the means above; float64, N x d."""

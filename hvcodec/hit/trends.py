@@ -16,6 +16,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.stats import spearmanr
 
 from ..exact import Array
+from . import metrics
 from .checks import Check
 from .grid import BETAS, GRIDS
 from .theory import accuracy_bound
@@ -75,8 +76,7 @@ def inception(result: Result) -> float:
 def objective(result: Result, split: int = TEST) -> float:
     """D + sum_l beta_l R_l in nats, without what D cannot fall below."""
     least = PRESETS[result["cell"]["preset"]].least
-    found = result["rates"][split]
-    return float(found["distortion"] - least + np.dot(result["beta"], found["rates"]))
+    return metrics.objective(result["rates"][split], result["beta"]) - least
 
 
 class Grid:
