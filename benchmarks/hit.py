@@ -53,7 +53,7 @@ def group(name: str, folder: Path) -> list[Cell]:
         return seeds(folder)
     if name.endswith("-amortised"):
         base = grid.GRIDS[name.removesuffix("-amortised")].round_one
-        return [replace(base, preset=f"{base.preset}-wide", amortised=True, steps=4 * base.steps)]
+        return [replace(base, preset=f"{base.preset}-wide", amortised=True, steps=8 * base.steps)]
     if name == "mnist-families":
         weights = [(1.0, 1.0), (0.316, 3.16), (3.16, 0.316)]
         two = [replace(MNIST, family=f, beta=b) for f in ("ladder", "general") for b in weights]

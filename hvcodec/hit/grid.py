@@ -29,7 +29,7 @@ from .train import Cell, train
 
 BETAS = (0.1, 0.316, 1.0, 3.16, 10.0)
 GRIDS = {
-    "mnist": Cell(first=4000, steps=1000),
+    "mnist": Cell(first=4000, steps=3000),
     "cifar10": Cell(data="cifar10", preset="colour", first=2400, steps=600, batch=64),
 }
 ENGINES = ("loky", "dask", "ray")

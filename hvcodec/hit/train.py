@@ -38,8 +38,9 @@ class Cell:
         data, preset, family: names in `data.SETS`, `PRESETS` and `models.FAMILIES`.
         beta: rate weights, coarse first, one per layer (2 or 3): beta_L .. beta_1; above 0.
         amortised: whether the model takes the weights as an input; each example of a batch then draws
-            its own, log-uniform in `BETA_RANGE`, and `beta` only says how many there are. What is
-            minimised is the mean of ln(D - the least D + sum_l beta_l R_l), so that 1 % counts
+            its own, the larger of two log-uniform draws in `BETA_RANGE` (high weights, where rates that
+            buy nothing must vanish, are the harder ones), and `beta` only says how many there are. What
+            is minimised is the mean of ln(D - the least D + sum_l beta_l R_l), so that 1 % counts
             the same at all weights.
         sent: probability that a picture's stream ends after each layer, coarse first; sums to 1. By
             default all layers are always sent. Otherwise the objective is
@@ -127,7 +128,7 @@ def train(cell: Cell, data: Split, start: Hierarchy | None = None, quiet: bool =
             )
         weights, setting = beta, None
         if cell.amortised:
-            drawn = rng.uniform(low - EDGE, high + EDGE, (len(x), len(beta))).clip(low, high)
+            drawn = rng.uniform(low - EDGE, high + EDGE, (2, len(x), len(beta))).max(0).clip(low, high)
             setting = torch.from_numpy(drawn).float().to(device)
             weights = setting.exp()
         if cell.family == "ladder" and start is None:
