@@ -7,8 +7,8 @@
     python benchmarks/hit.py --check [--json]         # A1 to A6, T1 to T10
     python benchmarks/hit.py --report OUT             # PNG files and a page
 
-Cells run two at a time, in processes of one thread; `--engine dask` or `ray` spreads them over machines
-that share the folder. Options say where the data and the results are.
+Cells run two at a time, in processes of one thread; `--engine ray` spreads them over machines that
+share the folder. Options say where the data and the results are.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from hvcodec.errors import HvcError
+from hvcodec.errors import HvcError, UsageError
 from hvcodec.hit import data, disk, exact, grid, models, report, trends
 from hvcodec.hit.checks import Check
 from hvcodec.hit.train import Cell
@@ -36,8 +36,14 @@ ON_DISK = [
 
 def seeds(folder: Path) -> list[Cell]:
     """Two more seeds of nine cells: the diagonal, the corners off it, and the two others whose z_2
-    served classification best on validation pictures."""
+    served classification best on validation pictures.
+
+    Raises:
+        UsageError: the grid is not complete, of which these are chosen.
+    """
     found = [r for r in grid.results(folder) if trends.in_grid(r, "mnist") and r["cell"]["seed"] == 1]
+    if len(found) < len(grid.BETAS) ** 2:
+        raise UsageError("the grid of mnist comes before its other seeds: --train mnist mnist-seeds")
     best = sorted(found, key=lambda r: -trends.accuracy(r, 0))
     corners = [(grid.BETAS[0], grid.BETAS[-1]), (grid.BETAS[-1], grid.BETAS[0])]
     chosen = [(b, b) for b in grid.BETAS] + corners
@@ -52,8 +58,7 @@ def group(name: str, folder: Path) -> list[Cell]:
     if name == "mnist-seeds":
         return seeds(folder)
     if name.endswith("-amortised"):
-        base = grid.GRIDS[name.removesuffix("-amortised")].round_one
-        return [replace(base, preset=f"{base.preset}-wide", amortised=True, steps=8 * base.steps)]
+        return [grid.AMORTISED[name.removesuffix("-amortised")]]
     if name == "mnist-families":
         weights = [(1.0, 1.0), (0.316, 3.16), (3.16, 0.316)]
         two = [replace(MNIST, family=f, beta=b) for f in ("ladder", "general") for b in weights]
@@ -89,7 +94,9 @@ def on_disk(pictures: Path, folder: Path) -> None:
         sets = data.load(cell.data, pictures)
         found = disk.code(models.load(path), sets.test, sets.train, quiet=False)
         target.parent.mkdir(exist_ok=True)
-        target.write_text(json.dumps({"cell": asdict(cell), **found}, indent=1))
+        unfinished = target.with_suffix(".part")
+        unfinished.write_text(json.dumps({"cell": asdict(cell), **found}, indent=1))
+        unfinished.replace(target)
         off = [100 * (a / b - 1) for a, b in zip(found["rates"], found["divergences"])]
         print(
             f"{cell.name}: {found['pictures']} pictures, {found['bytes']} bytes of which "
@@ -126,7 +133,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/hit"))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--engine", choices=grid.ENGINES, default="loky")
-    parser.add_argument("--address", help="of a Dask or Ray cluster")
+    parser.add_argument("--address", help="of a Ray cluster")
     arguments = parser.parse_args()
     folder = arguments.folder
     try:

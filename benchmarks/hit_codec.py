@@ -12,6 +12,7 @@ A point of the experiment is one file in OUT, and is not measured again.
 import argparse
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import hvcodec
+from hvcodec.errors import HvcError, UsageError
 from hvcodec.ladder import NAMES
 from hvcodec.steps import LAMBDA_RANGE
 
@@ -49,16 +51,22 @@ def weights(tilt: float) -> dict[str, float]:
 
 
 def find_lambda(pictures: np.ndarray, tilt: float, target: float) -> float:
-    """lambda at which files have this many bytes in the mean, over the first pictures."""
+    """lambda at which files have this many bytes in the mean, over the first pictures.
+
+    Raises:
+        UsageError: there is none.
+    """
     low, high = (math.log(v) for v in LAMBDA_RANGE)
     for _ in range(TRIES):
         lam = math.exp((low + high) / 2)
         sizes = [len(hvcodec.encode(p, lam=lam, rate_weights=weights(tilt))) for p in pictures[:PROBE]]
         found = float(np.mean(sizes))
         if abs(found / target - 1) < TOLERANCE:
-            break
+            return lam
         low, high = (low, math.log(lam)) if found > target else (math.log(lam), high)
-    return lam
+    raise UsageError(
+        f"at tilt {tilt:+g} files of {target:g} bytes are not found: {found:.1f} is nearest"
+    )
 
 
 def accuracies(features: np.ndarray, labels: np.ndarray) -> dict[str, list[int]]:
@@ -82,9 +90,8 @@ def point(pictures: np.ndarray, labels: np.ndarray, tilt: float, target: float, 
             data = hvcodec.encode(picture, lam=lam, rate_weights=weights(tilt))
             z = hvcodec.latents(data)
             back = np.asarray(hvcodec.decode(data))
-            # The coarse layers of a cut file are those of the whole one.
-            coarse = hvcodec.latents(hvcodec.cut(data, layers=COARSE), layers=COARSE)
-            rows["coarse"].append(np.concatenate([coarse[n].ravel() for n in NAMES[:COARSE]]))
+            # Those of the file cut there, too.
+            rows["coarse"].append(np.concatenate([z[n].ravel() for n in NAMES[:COARSE]]))
             rows["latents"].append(np.concatenate([z[n].ravel() for n in NAMES]))
             rows["pixels"].append(back.ravel())
             sizes.append(len(data))
@@ -164,8 +171,11 @@ def main() -> None:
     paths = [arguments.out / f"{b:g}-bytes-tilt{t:+g}-{len(pictures)}.json" for t, b in order]
     jobs = (joblib.delayed(point)(pictures, labels, t, b, path) for (t, b), path in zip(order, paths))
     work = joblib.Parallel(arguments.workers, return_as="generator_unordered")
-    for _ in tqdm(work(jobs), total=len(order), desc="points"):
-        pass
+    try:
+        for _ in tqdm(work(jobs), total=len(order), desc="points"):
+            pass
+    except HvcError as error:
+        sys.exit(str(error))
     points = [json.loads(path.read_text()) for path in paths]
     print(table(points))
     plot(points, arguments.out / "codec.png")

@@ -4,7 +4,9 @@
 
 import json
 import math
+import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +16,15 @@ pytest.importorskip("sklearn")
 
 from sklearn.datasets import load_digits
 
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
+
+import hit
+import hit_codec
+
 import hvcodec
 from hvcodec.hit import classifier, data, disk, exact, grid, metrics, models, report, theory, trends
 from hvcodec.hit.objective import infer, losses
-from hvcodec.hit.train import Cell, train
+from hvcodec.hit.train import PRESETS, Cell, train
 
 GRID = grid.GRIDS["mnist"]
 TINY = Cell(preset="tiny", steps=120, batch=32)
@@ -86,6 +93,9 @@ def test_psnr_is_bounded_by_the_rate():
     bound = theory.psnr_bound(entropy, np.array([rate / 2, rate / 2]), sigma, dimensions)
     assert bound == pytest.approx(-10 * math.log10(sigma**2))
     assert theory.psnr_bound(entropy, np.array([10 * rate]), sigma, dimensions) == math.inf
+    for wrong in ((np.array([-1.0]), sigma), (np.array([1.0]), 0.0)):
+        with pytest.raises(hvcodec.UsageError):
+            theory.psnr_bound(entropy, *wrong, dimensions)
 
 
 def posteriors(labels, distance, scale, rng):
@@ -128,6 +138,20 @@ def test_the_score_of_samples():
     assert theory.sharpness_gap_bound(9, 10) == math.log(10)
 
 
+def test_the_diversity_of_near_distributions_is_near():
+    rng = np.random.default_rng(4)
+    assert theory.diversity_gap_bound(0, 10) == 0
+    assert theory.diversity_gap_bound(9, 10) == pytest.approx(math.log(10))
+    tight = 0.0
+    for sharpness in np.geomspace(0.02, 50, 300):
+        p, q = rng.dirichlet(np.full(10, sharpness), 2) + 1e-12
+        apart = abs(float(theory.entropy(p) - theory.entropy(q)))
+        bound = theory.diversity_gap_bound(float((p * np.log(p / q)).sum()), 10)
+        assert apart <= bound + 1e-9
+        tight = max(tight, apart / bound)
+    assert tight > 0.5
+
+
 @pytest.mark.parametrize("family", models.FAMILIES)
 @pytest.mark.parametrize("layers", [2, 3])
 def test_every_family_learns_and_hears_its_weights(family, layers, pictures):
@@ -159,12 +183,22 @@ def test_training_lowers_the_objective(trained, pictures):
         assert after < 0.7 * before
 
 
+def test_an_amortised_model_is_not_run_without_weights(pictures):
+    some = data.load("mnist", pictures).test.part(slice(10))
+    model = replace(TINY, amortised=True).model()
+    for beta in (None, (1.0,)):
+        with pytest.raises(hvcodec.UsageError):
+            metrics.rates(model, some, beta)
+
+
 def test_layers_that_are_not_sent_cost_nothing(trained, pictures):
     x = data.load("mnist", pictures).test.batch(slice(50))
     found = losses(trained, x, layers=1)
     assert (found.rates[:, 1] == 0).all() and (found.rates[:, 0] > 0).all()
     with pytest.raises(hvcodec.UsageError):
         losses(trained, x, layers=3)
+    with pytest.raises(hvcodec.UsageError):
+        losses(models.make("bottom-up", models.TINY), x, layers=1)
 
 
 def test_a_dear_layer_collapses(pictures):
@@ -175,6 +209,13 @@ def test_a_dear_layer_collapses(pictures):
         rates = metrics.rates(train(cell, held.train), held.test)["rates"]
         share.append(rates[0] / sum(rates))
     assert share[0] < 0.05 < 0.95 < share[1]
+
+
+@pytest.mark.parametrize("sigma", [None, 0.5])
+def test_training_that_diverges_is_told(pictures, monkeypatch, sigma):
+    monkeypatch.setitem(PRESETS, "tiny", replace(models.TINY, sigma=sigma))
+    with pytest.raises(ArithmeticError):
+        train(Cell(preset="tiny", steps=5, batch=8, rate=1e30), data.load("mnist", pictures).train)
 
 
 def test_the_experiment_in_miniature(pictures, tmp_path, monkeypatch):
@@ -192,6 +233,7 @@ def test_the_experiment_in_miniature(pictures, tmp_path, monkeypatch):
     assert len(results) == 3 + 4
     by_id = {check.id: check for check in trends.checks(results, "mnist")}
     assert by_id["T9"].passed and by_id["T1"].passed is None
+    assert len({json.dumps(r["accuracy"]) for r in results if r["cell"]["amortised"]}) == 4
     # What is on disk is what was scored.
     model = models.load(tmp_path / f"{TINY.name}.safetensors")
     again = metrics.rates(model, data.load("mnist", pictures).test)
@@ -220,19 +262,67 @@ def test_a_second_round_starts_from_the_network_that_is_best_at_its_weights(pict
     assert results[0.2, 0.1, 1]["rates"][1]["distortion"] == pytest.approx(before, rel=0.05)
 
 
+def test_a_first_round_that_fails_stops_no_other_cell(pictures, tmp_path, monkeypatch):
+    def sometimes(cell, data, start=None):
+        if cell.beta == (0.1, 0.1) and not cell.first:
+            raise ArithmeticError("this one diverged")
+        return cell.model()
+
+    monkeypatch.setattr(grid, "train", sometimes)
+    monkeypatch.setattr(metrics, "SAMPLES", (50, 10))
+    cells = [replace(TINY, beta=beta, first=3) for beta in ((0.1, 0.1), (0.2, 0.1))]
+    alone = replace(cells[0], seed=2)
+    with pytest.raises(hvcodec.HvcError, match="this one diverged; this one diverged"):
+        grid.run([*cells, alone], pictures, tmp_path, workers=1)
+    found = [r for r in grid.results(tmp_path) if r["cell"]["first"]]
+    assert {r["start"] for r in found} == {cells[1].round_one.name}
+    assert {r["beta"] for r in found} == {cell.beta for cell in cells}
+
+
+@pytest.mark.slow
+def test_ray_trains_cells_too(pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        cells = [replace(TINY, first=2, steps=2, seed=seed, family="bottom-up") for seed in (1, 2)]
+        grid.run(cells, pictures, tmp_path, engine="ray")
+    finally:
+        ray.shutdown()
+    assert {r["cell"]["seed"] for r in grid.results(tmp_path) if "start" in r} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"data": "none"},
+        {"preset": "none"},
+        {"family": "none"},
+        {"beta": (0.0, 1.0)},
+        {"beta": (1.0,)},
+        {"first": -1},
+        {"sent": (0.5, 0.6)},
+        {"sent": (1.5, -0.5)},
+        {"sent": (0.5, 0.5), "family": "bottom-up"},
+    ],
+)
+def test_a_cell_that_cannot_be_is_refused(wrong):
+    with pytest.raises(hvcodec.UsageError):
+        Cell(**wrong)
+
+
 def test_bad_input_is_refused(tmp_path):
-    with pytest.raises(hvcodec.UsageError):
-        Cell(preset="none")
-    with pytest.raises(hvcodec.UsageError):
-        Cell(beta=(0.0, 1.0))
-    with pytest.raises(hvcodec.UsageError):
-        Cell(sent=(0.5, 0.6))
     with pytest.raises(hvcodec.UsageError):
         data.load("none", tmp_path)
     with pytest.raises(hvcodec.HvcError):
         data.load("mnist", tmp_path)
+    (tmp_path / "mnist.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(hvcodec.HvcError):
+        data.load("mnist", tmp_path)
     with pytest.raises(hvcodec.UsageError):
         grid.run([], tmp_path, tmp_path, engine="none")
+    with pytest.raises(hvcodec.UsageError, match="comes before"):
+        hit.group("mnist-seeds", tmp_path)
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     with pytest.raises(hvcodec.ModelError):
         models.load(tmp_path / "x.safetensors")
@@ -248,7 +338,7 @@ def test_rates_are_what_is_on_disk(family, pictures):
     # So few pictures leave a third of a bit of chance.
     assert found["rates"] == pytest.approx(found["divergences"], rel=0.1, abs=0.6)
     with pytest.raises(hvcodec.UsageError):
-        disk.Adapter(models.make("bottom-up", models.TINY), [])
+        disk.code(models.make("bottom-up", models.TINY), held.test, held.train)
 
 
 def ideal(beta, gain=(8.0, 30.0)):
@@ -286,12 +376,135 @@ def test_trends_are_seen_and_their_absence_too():
     assert trends._t7(good).passed and not trends._t7(uneven).passed
 
 
+def known(beta, gain=(8.0, 30.0), **changes):
+    """A cell at the optimum of rates gain_l / beta_l: dL / dbeta_l = r_l gives L = sum gain_l ln beta_l
+    and a constant. z_2 tells classes, all layers make the picture, samples are best in the middle."""
+    result = ideal(beta)
+    rates = [g / b for g, b in zip(gain, beta)]
+    distortion = 200 + sum(g * math.log(b) - g for g, b in zip(gain, beta))
+    # A little of z_1's price, too: R(z_2) alone would be the same in a row.
+    right = 0.5 + 0.004 * rates[0] + 1e-4 * beta[1]
+    score = {"log_score": 2 - math.log(beta[0]) ** 2 - math.log(beta[1]) ** 2}
+    score |= {"log_diversity": 2.2, "log_sharpness": score["log_score"] - 2.2}
+    about = {
+        "rates": [{"rates": rates, "distortion": distortion}] * 2,
+        "reconstructions": [dict.fromkeys(("psnr", "psnr_of_samples"), 10 + math.log(sum(rates)))] * 2,
+        "accuracy": {"z2": {"rbf-svm": [right] * 2}, "z2 sample": {"rbf-svm": [right] * 2}},
+        "samples": {"parts": [score], "whole": score, "information_top": -99.0},
+        "information": {"nats": 2.0, "saturated": False},
+        "cuts": [{"distortion": d, "psnr": 9.0} for d in (3.0, 2.0, 1.0)],
+        "data": {"test": 10_000, "label_entropy": math.log(10)},
+    }
+    return {**result, **about, **changes}
+
+
+def whole_grid(change=lambda beta: {}):
+    results = [known(c.beta, **change(c.beta)) for c in grid.grid(Cell())]
+    return trends.Grid(results, "mnist")
+
+
+def test_slopes_of_the_objective_are_rates_and_other_slopes_are_seen():
+    assert trends._t3(whole_grid()).passed
+    assert trends._t3(whole_grid()).value < 0.02
+
+    def steeper(beta):
+        found = known(beta)["rates"][1]
+        return {"rates": [{**found, "distortion": found["distortion"] + 10 * math.log(beta[0])}] * 2}
+
+    assert not trends._t3(whole_grid(steeper)).passed
+    # Rates that rise along the diagonal, with the slopes that belong to them.
+    rising = [
+        {**known(b), "rates": [{"rates": list(b), "distortion": -sum(x * x for x in b) / 2}] * 2}
+        for b in (c.beta for c in grid.grid(Cell()))
+    ]
+    assert not trends._t3(trends.Grid(rising, "mnist")).passed
+
+
+def test_pictures_go_with_the_total_rate_or_not():
+    assert trends._t4(whole_grid()).passed
+
+    def by_z2(beta):
+        return {"reconstructions": [{"psnr": known(beta)["rates"][1]["rates"][0]}] * 2}
+
+    def elsewhere(beta):
+        """Still in the order of the total rate, but for one cell."""
+        psnr = 99.0 if beta == (1.0, 0.1) else known(beta)["reconstructions"][1]["psnr"]
+        return {"reconstructions": [{"psnr": psnr}] * 2}
+
+    assert trends._t4(whole_grid(by_z2)).value < 0.95
+    assert trends._t4(whole_grid(elsewhere)).value > 0.95
+    assert not trends._t4(whole_grid(by_z2)).passed and not trends._t4(whole_grid(elsewhere)).passed
+
+
+def test_classes_go_with_the_rate_of_z2_or_not():
+    assert trends._t5(whole_grid()).passed
+
+    def by_total(beta):
+        right = 0.5 + 0.001 * sum(known(beta)["rates"][1]["rates"])
+        return {"accuracy": {"z2": {"rbf-svm": [right] * 2}}}
+
+    def hardly(beta):
+        right = 0.5 + 1e-5 * known(beta)["rates"][1]["rates"][0] + 1e-6 * beta[1]
+        return {"accuracy": {"z2": {"rbf-svm": [right] * 2}}}
+
+    assert not trends._t5(whole_grid(by_total)).passed
+    small = trends._t5(whole_grid(hardly))
+    assert 0 < small.value < 2 and not small.passed
+
+
+def test_three_tasks_want_three_cells():
+    assert trends._t6(whole_grid()).passed
+    same = whole_grid(
+        lambda beta: {"samples": {"whole": {"log_score": sum(known(beta)["rates"][1]["rates"])}}}
+    )
+    assert not trends._t6(same).passed
+
+
+def test_accuracy_is_held_under_its_bound():
+    under, over = ({"z3": {"knn": [a] * 2}, "z3 sample": {"knn": [a] * 2}} for a in (0.5, 0.6))
+    cell = {**known((1.0, 1.0))["cell"], "beta": [1.0] * 3}
+    told = {"nats": 0.5, "saturated": False}  # at most 0.495
+    three = {"cell": cell, "information": told}
+    assert trends._t8([known((1.0, 1.0), **three, accuracy=under)]).passed
+    assert not trends._t8([known((1.0, 1.0), **three, accuracy=over)]).passed
+    empty = {"nats": 0.5, "saturated": True}
+    assert trends._t8([known((1.0, 1.0), information=empty)]).passed is None
+
+
+def test_the_score_has_two_parts_and_is_not_above_its_limit():
+    good = known((1.0, 1.0))
+    assert trends._t9([good]).passed
+    for wrong in ({"log_sharpness": -1.0}, {"log_score": 2.31, "log_sharpness": 0.11}):
+        score = {**good["samples"]["whole"], **wrong}
+        assert not trends._t9([{**good, "samples": {**good["samples"], "whole": score}}]).passed
+
+
+def test_layers_make_pictures_better_or_not():
+    sent = {"cell": {**known((1.0, 1.0))["cell"], "sent": [0.5, 0.5]}}
+    worse = [{"distortion": d, "psnr": 9.0} for d in (3.0, 2.0, 2.1)]
+    assert trends._t10([known((1.0, 1.0), **sent)]).passed
+    assert not trends._t10([known((1.0, 1.0), **sent, cuts=worse)]).passed
+    assert trends._t10([known((1.0, 1.0), cuts=worse)]).passed is None
+
+
+def test_every_check_is_there_without_results_and_with_them():
+    names = [f"T{k}" for k in range(1, 11)]
+    empty = {check.id: check.passed for check in trends.checks([], "mnist")}
+    assert list(empty) == names and set(empty.values()) == {None}
+    separate = [known(c.beta) for c in grid.grid(Cell())]
+    one = [{**r, "cell": json.loads(json.dumps(asdict(grid.AMORTISED["mnist"])))} for r in separate]
+    found = {check.id: check.passed for check in trends.checks(separate + one, "mnist")}
+    assert set(names) < set(found)
+    assert all(found[f"{name} of one network"] == found[name] for name in names[:7])
+    assert found["one network"]
+
+
 def test_one_network_is_held_against_the_worst_of_its_settings():
     betas = [c.beta for c in grid.grid(Cell())]
 
     def told(beta, excess):
         result = ideal(beta)
-        cell = {**result["cell"], "amortised": True}
+        cell = json.loads(json.dumps(asdict(grid.AMORTISED["mnist"])))
         found = result["rates"][1]
         dearer = {k: np.multiply(v, 1 + excess).tolist() for k, v in found.items()}
         return {**result, "cell": cell, "rates": [dearer] * 2}
@@ -303,6 +516,28 @@ def test_one_network_is_held_against_the_worst_of_its_settings():
     assert trends.amortised(separate + near, "mnist").passed
     assert not trends.amortised(separate + far, "mnist").passed
     assert trends.amortised(separate + near[1:], "mnist").passed is None
+    # Another such network is no setting of this one.
+    longer = {**near[0], "cell": {**near[0]["cell"], "steps": 1}}
+    assert trends.amortised([*separate, *near[1:], longer], "mnist").passed is None
+
+
+def test_files_are_made_and_read_by_tilt(tmp_path, monkeypatch):
+    monkeypatch.setattr(hit_codec, "PROBE", 3)
+    monkeypatch.setattr(hit_codec, "TOLERANCE", 0.1)
+    digits = load_digits()
+    pictures = np.kron(digits.images[:20] * 15, np.ones((1, 4, 4)))[..., None].repeat(3, 3)
+    pictures, labels = pictures.astype(np.uint8), digits.target[:20] % 2
+    found = []
+    for tilt in (-2, 2):
+        path = tmp_path / f"{tilt}.json"
+        hit_codec.point(pictures, labels, tilt, 250, path)
+        found.append(json.loads(path.read_text()))
+    dear, cheap = found
+    assert cheap["coarse_bytes"] > 1.2 * dear["coarse_bytes"]
+    assert all(225 < p["bytes"] < 275 for p in found)
+    assert np.shape(cheap["right"]["coarse"]["rbf-svm"]) == (20,)
+    with pytest.raises(hvcodec.UsageError):
+        hit_codec.point(pictures, labels, 0, 5, tmp_path / "none.json")
 
 
 def test_a_report_shows_the_grid_and_what_is_beside_it(tmp_path):

@@ -60,7 +60,10 @@ def classifier(name: str, data: Data, folder: Path) -> Classifier:
     path = folder / f"classifier-{name}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in _train(data.train).state_dict().items()}, path)
+        unfinished = path.with_suffix(".part")
+        trained = _train(data.train).state_dict()
+        save_file({k: v.contiguous() for k, v in trained.items()}, unfinished)
+        unfinished.replace(path)
     model = Classifier(data.train.x.shape[1])
     model.load_state_dict(load_file(path))
     return model.eval()

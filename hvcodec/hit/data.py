@@ -6,6 +6,8 @@ all its pictures, whose numbers cannot be compared with published ones, and as 4
 """
 
 import io
+import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -100,7 +102,7 @@ def load(name: str, folder: Path) -> Data:
         raise UsageError(f"sets of pictures are {', '.join(SETS)}")
     try:
         train, test = SETS[name](folder)
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise HvcError(f"{name} cannot be read from {folder}: {error}") from None
     kept = len(train.x) - len(train.x) // HELD_OUT
     return Data(train.part(slice(kept)), train.part(slice(kept, None)), test)

@@ -42,7 +42,7 @@ def units(model: Hierarchy, data: Split, beta: Beta | None = None) -> list[Array
     x = data.batch(slice(LOOKED_AT))
     torch.manual_seed(0)
     found = []
-    for step in infer(model, x, setting(beta, len(x))):
+    for step in infer(model, x, setting(model, beta, len(x))):
         farthest = (step.z - step.prior.mean).abs().amax(0)
         found.append((farthest * MARGIN / coding.REACH).double().numpy())
     return found
@@ -50,7 +50,7 @@ def units(model: Hierarchy, data: Split, beta: Beta | None = None) -> list[Array
 
 @dataclass
 class Adapter:
-    """A trained model as `coding.BitsBack` takes it, with a grid of 1: numpy, pixels as whole numbers.
+    """A trained top-down model as `coding.BitsBack` takes it, with a grid of 1: numpy, whole pixels.
 
     Attributes:
         model: the model.
@@ -63,26 +63,25 @@ class Adapter:
     beta: Beta | None = None
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a model whose rate does not split."""
-        if isinstance(self.model, BottomUp):
-            raise UsageError("the posteriors of a bottom-up model do not go from the top down")
         self.layers = self.model.layers
 
     @torch.no_grad()
     def prior(self, above: list[Array], count: int) -> coding.Gaussian:
-        p = self.model.prior(self._latents(above), count, setting(self.beta, count))
+        p = self.model.prior(self._latents(above), count, setting(self.model, self.beta, count))
         return self._own(p, len(above))
 
     @torch.no_grad()
     def posterior(self, above: list[Array], x: Array) -> coding.Gaussian:
-        told = setting(self.beta, len(x))
+        told = setting(self.model, self.beta, len(x))
         pixels = torch.from_numpy(x).float() / (255 if self.model.preset.sigma else 1)
         q = self.model.posterior(self._latents(above), self.model.observe(pixels, told), told)
         return self._own(q, len(above))
 
     @torch.no_grad()
     def likelihood(self, latents: list[Array]) -> coding.Likelihood:
-        picture = self.model.picture(self._latents(latents), setting(self.beta, len(latents[0])))
+        picture = self.model.picture(
+            self._latents(latents), setting(self.model, self.beta, len(latents[0]))
+        )
         if self.model.preset.sigma is None:
             return coding.Bernoulli(picture.double().sigmoid().numpy())
         means = 255 * picture.double().numpy()
@@ -101,7 +100,7 @@ class Adapter:
     @torch.no_grad()
     def elbo(self, x: Array) -> tuple[Array, float]:
         """KL of each layer and -log2 p(x | z) of a batch, in bits: with samples, without a coder."""
-        told = setting(self.beta, len(x))
+        told = setting(self.model, self.beta, len(x))
         scale = 255 if self.model.preset.sigma else 1
         steps = infer(self.model, torch.from_numpy(x).float() / scale, told)
         rates = np.array([float(s.posterior.divergence(s.prior).double().sum()) for s in steps])
@@ -145,6 +144,8 @@ def code(
     Raises:
         UsageError: a bottom-up model, or not one whole batch.
     """
+    if isinstance(model, BottomUp):
+        raise UsageError("the posteriors of a bottom-up model do not go from the top down")
     if len(data.x) < batch:
         raise UsageError(f"coding needs {batch} pictures or more")
     adapter = Adapter(model, units(model, train, beta), beta)

@@ -3,13 +3,12 @@
 Of cells of two rounds all first rounds come first; of these only rates are measured.
 
 A cell leaves `<name>.safetensors`, its model, and `<name>.json`, its numbers, in the folder; what is
-there is not made again. Cells are spread by joblib: over local processes by default, over machines that
-share the folder with Dask or Ray.
+there is not made again. Cells are spread over local processes by joblib, or by Ray over machines that
+share the folder.
 """
 
 import json
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -24,7 +23,7 @@ from ..errors import HvcError, UsageError
 from . import data as sets
 from . import models
 from .classifier import classifier
-from .metrics import objective, rates, reconstructions, score
+from .metrics import objective, rates, score
 from .train import Cell, train
 
 BETAS = (0.1, 0.316, 1.0, 3.16, 10.0)
@@ -32,8 +31,16 @@ GRIDS = {
     "mnist": Cell(first=4000, steps=3000),
     "cifar10": Cell(data="cifar10", preset="colour", first=2400, steps=600, batch=64),
 }
-ENGINES = ("loky", "dask", "ray")
+# One network for all weights. It sees each of them more seldom than a network of its own would.
+AMORTISED = {
+    name: replace(
+        base.round_one, preset=f"{base.preset}-wide", amortised=True, steps=8 * base.round_one.steps
+    )
+    for name, base in GRIDS.items()
+}
+ENGINES = ("loky", "ray")
 Job = tuple[Cell, Path | None]  # what to train, and the model to start from
+Call = tuple[Cell, Path | None, Path, Path, bool]  # the arguments of `_cell`
 
 
 def grid(base: Cell, betas: tuple[float, ...] = BETAS) -> list[Cell]:
@@ -41,20 +48,25 @@ def grid(base: Cell, betas: tuple[float, ...] = BETAS) -> list[Cell]:
     return [replace(base, beta=beta) for beta in product(betas, repeat=len(base.beta))]
 
 
-def _engine(name: str, workers: int, address: str | None) -> AbstractContextManager[Any]:
-    if name == "dask":
-        from dask.distributed import Client
-
-        Client(address)
-    elif name == "ray":
-        import ray
-        from ray.util.joblib import register_ray
-
-        ray.init(address=address)
-        register_ray()
-    elif name != "loky":
+def _spread(calls: list[Call], engine: str, workers: int, address: str | None) -> Iterator[str]:
+    """What `_cell` says, as cells end."""
+    if engine == "loky":
+        parallel = joblib.Parallel(workers, return_as="generator_unordered")
+        yield from parallel(joblib.delayed(_cell)(*call) for call in calls)
+        return
+    if engine != "ray":
         raise UsageError(f"engines are {', '.join(ENGINES)}")
-    return joblib.parallel_config(backend=name, n_jobs=workers)
+    try:
+        import ray
+    except ImportError:
+        raise UsageError("the engine ray needs Ray: pip install hvcodec[fleet]") from None
+    if not ray.is_initialized():
+        ray.init(address=address)
+    task = ray.remote(_cell)
+    running = [task.remote(*call) for call in calls]
+    while running:
+        (ready,), running = ray.wait(running)
+        yield ray.get(ready)
 
 
 def run(
@@ -70,13 +82,13 @@ def run(
     Args:
         pictures: folder of the sets of pictures.
         folder: of the results.
-        workers: cells at a time, of one thread each.
+        workers: cells at a time, of one thread each; Ray takes the cores that it has.
         engine: one of `ENGINES`.
-        address: of a running Dask or Ray cluster; one of this machine by default.
+        address: of a running Ray cluster; one of this machine by default.
 
     Raises:
-        UsageError: no such engine.
-        HvcError: a cell failed; the others are done.
+        UsageError: no such engine, or it is not installed.
+        HvcError: a cell failed; the others are done, except those that nothing is left to start from.
     """
     folder.mkdir(parents=True, exist_ok=True)
     cells = list(cells)
@@ -84,28 +96,29 @@ def run(
     def missing(some: Iterable[Cell]) -> list[Cell]:
         return [cell for cell in some if not (folder / f"{cell.name}.json").exists()]
 
-    def work(jobs: list[Job], scored: bool) -> None:
-        failed = []
-        with _engine(engine, workers, address):
-            parallel = joblib.Parallel(return_as="generator_unordered")
-            calls = (joblib.delayed(_cell)(*job, pictures, folder, scored) for job in jobs)
-            for error in tqdm(parallel(calls), total=len(jobs), desc="cells"):
-                failed += [error] if error else []
-        if failed:
-            raise HvcError("; ".join(failed))
+    def work(jobs: list[Job], scored: bool) -> list[str]:
+        calls = [(*job, pictures, folder, scored) for job in jobs]
+        found = tqdm(_spread(calls, engine, workers, address), total=len(jobs), desc="cells")
+        return [error for error in found if error]
 
     # The longest first, so that no core is idle for long at the end.
     wanted = sorted(missing(cells), key=lambda cell: -cell.steps)
     for name in sorted({cell.data for cell in wanted}):
         classifier(name, sets.load(name, pictures), folder)
     first = [cell.round_one for cell in cells if cell.first]
+    failed = []
     if any(cell.first for cell in wanted):
-        work([(cell, None) for cell in missing(first)], scored=False)
-    work([(cell, _start(cell, first, folder)) for cell in wanted], scored=True)
+        failed = work([(cell, None) for cell in missing(first)], scored=False)
+    left = set(missing(first))
+    jobs = [(cell, _start(cell, [f for f in first if f not in left], folder)) for cell in wanted]
+    failed += work([(cell, start) for cell, start in jobs if start or not cell.first], scored=True)
+    if failed:
+        raise HvcError("; ".join(failed))
 
 
 def _start(cell: Cell, first: list[Cell], folder: Path) -> Path | None:
-    """What a cell of two rounds goes on from: the best at its weights, of its kind and seed."""
+    """What a cell of two rounds goes on from: the best at its weights, of its kind and seed, of the
+    first rounds that are there."""
     if not cell.first:
         return None
 
@@ -114,7 +127,7 @@ def _start(cell: Cell, first: list[Cell], folder: Path) -> Path | None:
         return objective(result["rates"][0], cell.beta)
 
     alike = [other for other in first if replace(other, beta=cell.beta) == cell.round_one]
-    return folder / f"{min(alike, key=cost).name}.safetensors"
+    return folder / f"{min(alike, key=cost).name}.safetensors" if alike else None
 
 
 def _cell(cell: Cell, start: Path | None, pictures: Path, folder: Path, scored: bool) -> str:
@@ -122,7 +135,6 @@ def _cell(cell: Cell, start: Path | None, pictures: Path, folder: Path, scored: 
     torch.set_num_threads(1)
     with threadpool_limits(1):
         data = sets.load(cell.data, pictures)
-        held = data.val, data.test
         path = folder / f"{cell.name}.safetensors"
         if not path.exists():
             try:
@@ -132,21 +144,16 @@ def _cell(cell: Cell, start: Path | None, pictures: Path, folder: Path, scored: 
             models.save(model, path)
         model = models.load(path)
         found: dict[str, Any] = {"cell": asdict(cell)} | ({"start": start.stem} if start else {})
-        if not scored:
-            found["rates"] = [rates(model, s) for s in held]
-        elif not cell.amortised:
-            found |= score(model, data, classifier(cell.data, data, folder))
-        else:
+        if scored:
             judge = classifier(cell.data, data, folder)
+        if not scored:
+            found["rates"] = [rates(model, s) for s in (data.val, data.test)]
+        elif not cell.amortised:
+            found |= score(model, data, judge)
+        else:
             # What one network does at every setting of the grid.
-            found["settings"] = [
-                {
-                    "beta": beta,
-                    "rates": [rates(model, s, beta) for s in held],
-                    "reconstructions": [reconstructions(model, s, judge, beta) for s in held],
-                }
-                for beta in product(BETAS, repeat=len(cell.beta))
-            ]
+            settings = product(BETAS, repeat=len(cell.beta))
+            found["settings"] = [{"beta": b} | score(model, data, judge, b) for b in settings]
     unfinished = folder / f"{cell.name}.json.part"
     unfinished.write_text(json.dumps(found, indent=1))
     unfinished.replace(folder / f"{cell.name}.json")

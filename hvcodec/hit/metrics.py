@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import Tensor
 
+from ..errors import UsageError
 from ..exact import Array
 from . import theory
 from .classifier import Classifier
@@ -25,7 +26,7 @@ from .models import BottomUp, Gaussian, Hierarchy
 from .objective import complete, infer, losses
 
 FIT = 5000  # training pictures that classifiers of latents see
-SCORED = 2000  # samples that information is estimated from
+SCORED = 2000  # samples that information is estimated from: those of the first pictures
 SAMPLES, SPLITS = (500, 20), 5  # samples of z_L, pictures for each; parts for the spread of the score
 BATCH = 500
 
@@ -42,12 +43,20 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     for first in range(0, len(data.x), BATCH):
         x = data.batch(slice(first, first + BATCH))
-        yield x, setting(beta, len(x)) if model.amortised else None
+        yield x, setting(model, beta, len(x))
 
 
-def setting(beta: Beta | None, count: int) -> Tensor | None:
-    """Rate weights as an amortised model takes them, for a batch of `count`."""
-    return None if beta is None else torch.tensor(beta).log().expand(count, -1)
+def setting(model: Hierarchy, beta: Beta | None, count: int) -> Tensor | None:
+    """Rate weights as a model takes them, for a batch of `count`: ln beta, or None if it takes none.
+
+    Raises:
+        UsageError: an amortised model needs them.
+    """
+    if not model.amortised:
+        return None
+    if beta is None or len(beta) != model.layers:
+        raise UsageError(f"this model takes {model.layers} rate weights")
+    return torch.tensor(beta).log().expand(count, -1)
 
 
 @torch.no_grad()
@@ -150,7 +159,7 @@ def samples(model: Hierarchy, judge: Classifier, beta: Beta | None = None) -> di
     torch.manual_seed(0)
     found = []
     for _ in range(tops * each // BATCH):
-        told = setting(beta, BATCH) if model.amortised else None
+        told = setting(model, beta, BATCH)
         first = model.prior([], BATCH // each, None).sample().repeat_interleave(each, 0)
         z = [first]
         while len(z) < model.layers:

@@ -51,7 +51,7 @@ class Gaussian(NamedTuple):
 
     def log_density(self, z: Tensor) -> Tensor:
         """ln of the density, summed over dimensions; B."""
-        return torch.distributions.Normal(*self).log_prob(z).sum(1)
+        return torch.distributions.Normal(*self, validate_args=False).log_prob(z).sum(1)
 
     def divergence(self, other: "Gaussian") -> Tensor:
         """KL from `other`, in nats, summed over dimensions; B."""
@@ -246,7 +246,9 @@ class Hierarchy(nn.Module):
         """-ln p(x | z) in nats per picture; B."""
         if self.preset.sigma is None:
             return F.binary_cross_entropy_with_logits(picture, x, reduction="none").sum((1, 2, 3))
-        return -torch.distributions.Normal(picture, self.log_sigma.exp()).log_prob(x).sum((1, 2, 3))
+        # Not validated: training that diverges is told by its loss.
+        normal = torch.distributions.Normal(picture, self.log_sigma.exp(), validate_args=False)
+        return -normal.log_prob(x).sum((1, 2, 3))
 
     def _map(self, latents: Sequence[Tensor], setting: Tensor | None) -> Tensor:
         return latents[-1]

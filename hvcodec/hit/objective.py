@@ -80,8 +80,13 @@ def losses(
         layers: how many layers are sent, all by default; the rates of the others are 0, and the picture
             is made without them.
         draw: how latents are picked from their posteriors.
+
+    Raises:
+        UsageError: the model has not that many layers, or is bottom-up and cannot be cut.
     """
     if isinstance(model, BottomUp):
+        if layers is not None:
+            raise UsageError("a bottom-up model cannot be cut")
         return _bottom_up(model, x, setting, draw)
     steps = infer(model, x, setting, draw)
     sent = model.layers if layers is None else layers

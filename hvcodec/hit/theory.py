@@ -3,7 +3,8 @@ information.
 
 All information is in nats. H is the entropy of the data, h(y) that of the labels; r_l is the rate of
 layer l and R their sum. Sources: Xiao & Bamler (ICLR 2023) for the use of rates per layer, Fano's
-inequality for labels, Alemi et al. ("Fixing a broken ELBO", ICML 2018) for H - D <= I(x; z) <= R.
+inequality for labels, Alemi et al. ("Fixing a broken ELBO", ICML 2018) for H - D <= I(x; z) <= R. The
+bounds on samples are derived here, in the spirit of the paper's section on generation.
 """
 
 import math
@@ -85,7 +86,12 @@ def distortion_bound(data_entropy: float, rates: Array) -> float:
 
     Args:
         rates: r_L .. r_l of the layers that the decoder sees, in nats.
+
+    Raises:
+        UsageError: a rate is below 0.
     """
+    if np.min(rates, initial=0) < 0:
+        raise UsageError("rates are not negative")
     return data_entropy - float(np.sum(rates))
 
 
@@ -93,8 +99,14 @@ def psnr_bound(data_entropy: float, rates: Array, sigma: float, dimensions: int)
     """Highest PSNR in dB for a Gaussian likelihood of fixed sigma, x in [0, 1].
 
     D = d MSE / (2 sigma^2) + d / 2 ln(2 pi sigma^2), so MSE >= 2 sigma^2 / d (H - R - d / 2 ln(2 pi
-    sigma^2)). Infinite where the bound on the MSE is not above zero. H is a differential entropy.
+    sigma^2)). Infinite where the bound on the MSE is not above zero. H is a differential entropy. From
+    `distortion_bound` and the Gaussian's D.
+
+    Raises:
+        UsageError: sigma or dimensions are not above 0.
     """
+    if not (sigma > 0 and dimensions > 0):
+        raise UsageError("sigma and dimensions are above 0")
     least = distortion_bound(data_entropy, rates) - dimensions / 2 * math.log(2 * math.pi * sigma**2)
     mse = 2 * sigma**2 / dimensions * least
     return -10 * math.log10(mse) if mse > 0 else math.inf
@@ -133,7 +145,22 @@ def sharpness_gap_bound(gap: float, classes: int) -> float:
     |difference| <= ln M TV <= ln M sqrt(gap / 2) with gap = R - I(x; z) <= R + D - H, by Pinsker:
     samples and reconstructions differ only in the distribution of z. Says nothing beyond 2 nats.
     """
-    return math.log(classes) * min(1.0, math.sqrt(max(gap, 0) / 2))
+    return math.log(classes) * _total_variation(gap)
+
+
+def diversity_gap_bound(gap: float, classes: int) -> float:
+    """How far apart H[y] of samples and of data can be, under the same classifier.
+
+    |difference| <= t ln(M - 1) + h(t), t = TV <= sqrt(gap / 2) with gap = R + D - H, which bounds
+    KL[p_data || p_model] (Pinsker, and Audenaert's form of Fannes' inequality, 2007). At most ln M.
+    """
+    t = min(_total_variation(gap), 1 - 1 / classes)
+    return t * math.log(classes - 1) + float(entropy(np.array([t, 1 - t])))
+
+
+def _total_variation(gap: float) -> float:
+    """The largest at a divergence of `gap` nats: Pinsker's inequality."""
+    return min(1.0, math.sqrt(max(gap, 0) / 2))
 
 
 class Information(NamedTuple):

@@ -50,9 +50,20 @@ class Toy:
         )
 
     @property
+    def entropy(self) -> float:
+        """H, in nats."""
+        return self._entropy("x")
+
+    @property
     def distortion(self) -> float:
         """D = E[-ln p(x | z_1)]."""
         return -float((self.joint.sum(1) * np.log(self.likelihood.T)).sum())
+
+    @property
+    def distortion_of_cut(self) -> float:
+        """E[-ln p(x | z_2)]: what the decoder of a file that ends after z_2 can do."""
+        below = self.prior / self.prior.sum(1, keepdims=True)
+        return -float((self.joint.sum(2) * np.log(below @ self.likelihood).T).sum())
 
     def information(self, axes: str, given: str = "") -> float:
         """I_q(x; a | b) in nats; a and b are of "2", "1" and "21"."""

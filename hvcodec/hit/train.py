@@ -8,8 +8,8 @@ import torch
 from tqdm import tqdm
 
 from ..errors import UsageError
-from .data import Split
-from .models import COLOUR, COLOUR_WIDE, MNIST, MNIST_WIDE, TINY, Hierarchy, Preset, make
+from .data import SETS, Split
+from .models import COLOUR, COLOUR_WIDE, FAMILIES, MNIST, MNIST_WIDE, TINY, Hierarchy, Preset, make
 from .objective import losses
 
 BETA_RANGE = (0.1, 10.0)
@@ -67,12 +67,24 @@ class Cell:
 
     def __post_init__(self) -> None:
         """Raises UsageError for what cannot be."""
-        if self.preset not in PRESETS:
-            raise UsageError(f"presets are {', '.join(PRESETS)}")
+        for kind, name, names in (
+            ("sets of pictures", self.data, SETS),
+            ("presets", self.preset, PRESETS),
+            ("families", self.family, FAMILIES),
+        ):
+            if name not in names:
+                raise UsageError(f"{kind} are {', '.join(names)}")
+        if len(self.beta) not in (2, 3):
+            raise UsageError("models have two or three layers, and a rate weight for each")
         if not all(0 < b < math.inf for b in self.beta) or min(self.steps, self.batch, self.rate) <= 0:
             raise UsageError("rate weights, steps, batch and rate must be above 0")
-        if self.sent and (len(self.sent) != len(self.beta) or abs(sum(self.sent) - 1) > 1e-6):
+        if self.first < 0:
+            raise UsageError("a first round has no less than 0 steps")
+        proper = len(self.sent) == len(self.beta) and min(self.sent, default=0) >= 0
+        if self.sent and not (proper and abs(sum(self.sent) - 1) <= 1e-6):
             raise UsageError("give one probability for each layer, 1 in all")
+        if self.sent and self.family == "bottom-up":
+            raise UsageError("a bottom-up model cannot be cut")
         if self.amortised and PRESETS[self.preset].learn_sigma:
             raise UsageError("of a learned sigma the least distortion is not known")
 
