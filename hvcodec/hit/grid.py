@@ -23,7 +23,7 @@ from ..errors import HvcError, UsageError
 from . import data as sets
 from . import models
 from .classifier import classifier
-from .metrics import objective, rates, score
+from .metrics import objective, rates, reconstructions, score
 from .train import Cell, train
 
 BETAS = (0.1, 0.316, 1.0, 3.16, 10.0)
@@ -34,7 +34,7 @@ GRIDS = {
 # One network for all weights. It sees each of them more seldom than a network of its own would.
 AMORTISED = {
     name: replace(
-        base.round_one, preset=f"{base.preset}-wide", amortised=True, steps=8 * base.round_one.steps
+        base, preset=f"{base.preset}-wide", amortised=True, first=8 * base.first, steps=3 * base.first
     )
     for name, base in GRIDS.items()
 }
@@ -135,6 +135,7 @@ def _cell(cell: Cell, start: Path | None, pictures: Path, folder: Path, scored: 
     torch.set_num_threads(1)
     with threadpool_limits(1):
         data = sets.load(cell.data, pictures)
+        held = data.val, data.test
         path = folder / f"{cell.name}.safetensors"
         if not path.exists():
             try:
@@ -147,13 +148,19 @@ def _cell(cell: Cell, start: Path | None, pictures: Path, folder: Path, scored: 
         if scored:
             judge = classifier(cell.data, data, folder)
         if not scored:
-            found["rates"] = [rates(model, s) for s in (data.val, data.test)]
+            found["rates"] = [rates(model, s, cell.beta) for s in held]
         elif not cell.amortised:
             found |= score(model, data, judge)
         else:
             # What one network does at every setting of the grid.
-            settings = product(BETAS, repeat=len(cell.beta))
-            found["settings"] = [{"beta": b} | score(model, data, judge, b) for b in settings]
+            found["settings"] = [
+                {
+                    "beta": beta,
+                    "rates": [rates(model, s, beta) for s in held],
+                    "reconstructions": [reconstructions(model, s, judge, beta) for s in held],
+                }
+                for beta in product(BETAS, repeat=len(cell.beta))
+            ]
     unfinished = folder / f"{cell.name}.json.part"
     unfinished.write_text(json.dumps(found, indent=1))
     unfinished.replace(folder / f"{cell.name}.json")
