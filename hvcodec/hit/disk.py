@@ -20,7 +20,6 @@ from .. import coding
 from ..errors import UsageError
 from ..exact import Array
 from .data import Split
-from .metrics import Beta, setting
 from .models import BottomUp, Gaussian, Hierarchy
 from .objective import infer
 
@@ -33,7 +32,7 @@ MARGIN = 1.5
 
 
 @torch.no_grad()
-def units(model: Hierarchy, data: Split, beta: Beta | None = None) -> list[Array]:
+def units(model: Hierarchy, data: Split) -> list[Array]:
     """What latents are whole numbers of, for each layer: float64, d.
 
     Args:
@@ -42,7 +41,7 @@ def units(model: Hierarchy, data: Split, beta: Beta | None = None) -> list[Array
     x = data.batch(slice(LOOKED_AT))
     torch.manual_seed(0)
     found = []
-    for step in infer(model, x, setting(model, beta, len(x))):
+    for step in infer(model, x):
         farthest = (step.z - step.prior.mean).abs().amax(0)
         found.append((farthest * MARGIN / coding.REACH).double().numpy())
     return found
@@ -55,33 +54,28 @@ class Adapter:
     Attributes:
         model: the model.
         units: see `units`.
-        beta: what an amortised model is told.
     """
 
     model: Hierarchy
     units: list[Array]
-    beta: Beta | None = None
 
     def __post_init__(self) -> None:
         self.layers = self.model.layers
 
     @torch.no_grad()
     def prior(self, above: list[Array], count: int) -> coding.Gaussian:
-        p = self.model.prior(self._latents(above), count, setting(self.model, self.beta, count))
+        p = self.model.prior(self._latents(above), count)
         return self._own(p, len(above))
 
     @torch.no_grad()
     def posterior(self, above: list[Array], x: Array) -> coding.Gaussian:
-        told = setting(self.model, self.beta, len(x))
         pixels = torch.from_numpy(x).float() / (255 if self.model.preset.sigma else 1)
-        q = self.model.posterior(self._latents(above), self.model.observe(pixels, told), told)
+        q = self.model.posterior(self._latents(above), self.model.observe(pixels))
         return self._own(q, len(above))
 
     @torch.no_grad()
     def likelihood(self, latents: list[Array]) -> coding.Likelihood:
-        picture = self.model.picture(
-            self._latents(latents), setting(self.model, self.beta, len(latents[0]))
-        )
+        picture = self.model.picture(self._latents(latents))
         if self.model.preset.sigma is None:
             return coding.Bernoulli(picture.double().sigmoid().numpy())
         means = 255 * picture.double().numpy()
@@ -100,11 +94,10 @@ class Adapter:
     @torch.no_grad()
     def elbo(self, x: Array) -> tuple[Array, float]:
         """KL of each layer and -log2 p(x | z) of a batch, in bits: with samples, without a coder."""
-        told = setting(self.model, self.beta, len(x))
         scale = 255 if self.model.preset.sigma else 1
-        steps = infer(self.model, torch.from_numpy(x).float() / scale, told)
+        steps = infer(self.model, torch.from_numpy(x).float() / scale)
         rates = np.array([float(s.posterior.divergence(s.prior).double().sum()) for s in steps])
-        picture = self.model.picture([s.z for s in steps], told).double()
+        picture = self.model.picture([s.z for s in steps]).double()
         pixels = torch.from_numpy(x).double()
         if self.model.preset.sigma is None:
             cost = self.model.distortion(picture, pixels).sum()
@@ -125,7 +118,6 @@ def code(
     model: Hierarchy,
     data: Split,
     train: Split,
-    beta: Beta | None = None,
     batch: int = BATCH,
     quiet: bool = True,
 ) -> dict[str, Any]:
@@ -142,13 +134,13 @@ def code(
         whether pictures and first bits came back.
 
     Raises:
-        UsageError: a bottom-up model, or not one whole batch.
+        UsageError: a bottom-up model, or one that takes rate weights, or not one whole batch.
     """
-    if isinstance(model, BottomUp):
-        raise UsageError("the posteriors of a bottom-up model do not go from the top down")
+    if isinstance(model, BottomUp) or model.amortised:
+        raise UsageError("only top-down models that take no rate weights are coded here")
     if len(data.x) < batch:
         raise UsageError(f"coding needs {batch} pictures or more")
-    adapter = Adapter(model, units(model, train, beta), beta)
+    adapter = Adapter(model, units(model, train))
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     words = rng.integers(1 << 32, size=START, dtype=np.uint32)

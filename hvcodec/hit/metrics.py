@@ -39,7 +39,7 @@ def mean(q: Gaussian) -> Tensor:
 
 
 def _batches(
-    data: Split, model: Hierarchy, beta: Beta | None
+    data: Split, model: Hierarchy, beta: Beta | None = None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     for first in range(0, len(data.x), BATCH):
         x = data.batch(slice(first, first + BATCH))
@@ -80,18 +80,18 @@ def objective(found: dict[str, Any], beta: Beta) -> float:
 
 
 @torch.no_grad()
-def latents(model: Hierarchy, data: Split, beta: Beta | None = None) -> list[Array]:
+def latents(model: Hierarchy, data: Split) -> list[Array]:
     """Means of all layers, each given the means above; float64, N x d."""
-    found = [[s.z for s in infer(model, *batch, mean)] for batch in _batches(data, model, beta)]
+    found = [[s.z for s in infer(model, *batch, mean)] for batch in _batches(data, model)]
     return [torch.cat(layer).double().numpy() for layer in zip(*found)]
 
 
 @torch.no_grad()
-def top(model: Hierarchy, data: Split, beta: Beta | None = None) -> tuple[Array, Array, Array]:
+def top(model: Hierarchy, data: Split) -> tuple[Array, Array, Array]:
     """A sample, mean and scale of q(z_L | x); float64, N x d."""
     found = []
-    for x, told in _batches(data, model, beta):
-        q = model.posterior([], model.observe(x, told), told)
+    for x, _ in _batches(data, model):
+        q = model.posterior([], model.observe(x))
         found.append((q.sample(), *q))
     z, centre, scale = (torch.cat(part).double().numpy() for part in zip(*found))
     return z, centre, scale
@@ -134,13 +134,13 @@ def reconstructions(
 
 
 @torch.no_grad()
-def cuts(model: Hierarchy, data: Split, beta: Beta | None = None) -> list[dict[str, float]]:
+def cuts(model: Hierarchy, data: Split) -> list[dict[str, float]]:
     """Distortion and PSNR of decoding from no layer, from the top one, ..., from all."""
     totals = np.zeros((model.layers + 1, 2))
-    for x, given in _batches(data, model, beta):
-        z = [s.z for s in infer(model, x, given)]
+    for x, _ in _batches(data, model):
+        z = [s.z for s in infer(model, x)]
         for kept in range(model.layers + 1):
-            picture = model.picture(complete(model, z[:kept], len(x), given), given)
+            picture = model.picture(complete(model, z[:kept], len(x)))
             error = (model.values(picture) - x).square().double().sum()
             totals[kept] += float(model.distortion(picture, x).double().sum()), float(error)
     return [
@@ -150,7 +150,7 @@ def cuts(model: Hierarchy, data: Split, beta: Beta | None = None) -> list[dict[s
 
 
 @torch.no_grad()
-def samples(model: Hierarchy, judge: Classifier, beta: Beta | None = None) -> dict[str, Any]:
+def samples(model: Hierarchy, judge: Classifier) -> dict[str, Any]:
     """Inception-style score of samples from the model, in parts, and I_p(y; z_L) of the same samples.
 
     The last is an upper estimate: H[y | z_L] is of a mean over 20 pictures each.
@@ -159,12 +159,11 @@ def samples(model: Hierarchy, judge: Classifier, beta: Beta | None = None) -> di
     torch.manual_seed(0)
     found = []
     for _ in range(tops * each // BATCH):
-        told = setting(model, beta, BATCH)
-        first = model.prior([], BATCH // each, None).sample().repeat_interleave(each, 0)
+        first = model.prior([], BATCH // each).sample().repeat_interleave(each, 0)
         z = [first]
         while len(z) < model.layers:
-            z.append(model.prior(z, BATCH, told).sample())
-        found.append(judge.probabilities(model.values(model.picture(z, told))))
+            z.append(model.prior(z, BATCH).sample())
+        found.append(judge.probabilities(model.values(model.picture(z))))
     probabilities = np.concatenate(found)
     parts = [theory.inception(part) for part in np.split(probabilities, SPLITS)]
     given_top = probabilities.reshape(tops, each, -1).mean(1)
@@ -175,29 +174,29 @@ def samples(model: Hierarchy, judge: Classifier, beta: Beta | None = None) -> di
     }
 
 
-def score(model: Hierarchy, data: Data, judge: Classifier, beta: Beta | None = None) -> dict[str, Any]:
-    """All of it; validation before test wherever there are two numbers."""
+def score(model: Hierarchy, data: Data, judge: Classifier) -> dict[str, Any]:
+    """All of it, of a model that takes no rate weights; validation before test where there are two."""
     if isinstance(model, BottomUp):
-        return {"rates": [rates(model, s, beta) for s in (data.val, data.test)]}
+        return {"rates": [rates(model, s) for s in (data.val, data.test)]}
     rng = np.random.default_rng(0)
     fit, held = data.train.part(slice(FIT)), [data.val, data.test]
     torch.manual_seed(0)
-    z, centre, scale = top(model, data.test, beta)
+    z, centre, scale = top(model, data.test)
     told = theory.information(z[:SCORED], centre, scale, data.test.labels, rng)
     names = [f"z{layer}" for layer in range(model.layers, 0, -1)]
-    means = list(zip(*(latents(model, s, beta) for s in (fit, *held))))
-    drawn = [top(model, s, beta)[0] for s in (fit, data.val)]
+    means = list(zip(*(latents(model, s) for s in (fit, *held))))
+    drawn = [top(model, s)[0] for s in (fit, data.val)]
     features = {name: layer for name, layer in zip(names, means)}
     features[f"{names[0]} sample"] = (*drawn, z)
     return {
-        "rates": [rates(model, s, beta) for s in held],
-        "reconstructions": [reconstructions(model, s, judge, beta) for s in held],
+        "rates": [rates(model, s) for s in held],
+        "reconstructions": [reconstructions(model, s, judge) for s in held],
         "accuracy": {
             name: accuracies(fit, f[0], list(zip(held, f[1:]))) for name, f in features.items()
         },
         "information": told._asdict(),
-        "samples": samples(model, judge, beta),
-        "cuts": cuts(model, data.test, beta),
+        "samples": samples(model, judge),
+        "cuts": cuts(model, data.test),
         "data": {
             "test": len(data.test.x),
             "label_entropy": theory.label_entropy(data.test.labels),

@@ -13,7 +13,7 @@ from .models import COLOUR, COLOUR_WIDE, FAMILIES, MNIST, MNIST_WIDE, TINY, Hier
 from .objective import losses
 
 BETA_RANGE = (0.1, 10.0)
-EVEN = 0.5
+EVEN = 0.5  # share of the weights of a second round that are drawn evenly
 EDGE = 0.3  # settings are drawn from this much more, ln, at each end, and those beyond are at the end
 # Shares of the steps over which the rate of learning rises at the start, and falls to zero at the end.
 # Without the rise hidden units die, and z_2 with them, even where its rate is the cheaper one.
@@ -41,8 +41,8 @@ class Cell:
         amortised: whether the model takes the weights as an input; each example of a batch then draws
             its own, the larger of two log-uniform draws in `BETA_RANGE` (high weights, where rates that
             buy nothing must vanish, are the harder ones), in a second round just one of them with
-            probability `EVEN`; and `beta` only says how many there are. What is minimised is the mean of ln(D - the least D + sum_l beta_l R_l), so that 1 % counts
-            the same at all weights.
+            probability `EVEN`; and `beta` only says how many there are. What is minimised is the mean
+            of ln(D - the least D + sum_l beta_l R_l), so that 1 % counts the same at all weights.
         sent: probability that a picture's stream ends after each layer, coarse first; sums to 1. By
             default all layers are always sent. Otherwise the objective is
             sum_l sent_l (D after layer l + sum_k beta_k r_k over the layers sent).

@@ -329,23 +329,25 @@ def amortised(results: list[Result], data: str) -> Check:
 
 
 def checks(results: list[Result], data: str) -> list[Check]:
-    """T1 to T10 on one set of pictures; the amortised network against the grid, and T1 to T7 of it."""
+    """T1 to T10 on one set of pictures; the amortised network against the grid; and some of them once
+    more, of samples in the place of means, and of the amortised network."""
     grid, one = Grid(results, data), Grid(results, data, of_one_network)
     scored = [r for r in results if r["cell"]["data"] == data and "samples" in r]
     of_scored = [_t8(scored), _t9(scored), _t10(scored)]
     if not grid.complete:
         note = f"{len(grid.cells)} of {len(BETAS) ** 2} cells"
         return [*(Check(f"T{k}", None, None, None, note) for k in range(1, 8)), *of_scored]
-    found = [*_of_grid(grid), *of_scored, amortised(results, data)]
-    if one.complete:
-        found += [replace(check, id=f"{check.id} of one network") for check in _of_grid(one)]
-    return found
-
-
-def _of_grid(grid: Grid) -> list[Check]:
     found = [test(grid) for test in (_t1, _t2, _t3, _t4, _t5, _t6, _t7)]
+    found += [*of_scored, amortised(results, data)]
     # A rate pays for a sample of the posterior. Means are better pictures than it pays for, and those
     # of collapsed layers still tell classes.
     found.append(_t4(grid, "T4 of samples", "psnr_of_samples"))
     found.append(_t5(grid, "T5 of samples", "z2 sample"))
+    if one.complete:
+        # Those that need no classifier.
+        beside = [
+            *(test(one) for test in (_t1, _t2, _t3, _t4, _t7)),
+            _t4(one, "T4 of samples", "psnr_of_samples"),
+        ]
+        found += [replace(check, id=f"{check.id} of one network") for check in beside]
     return found
