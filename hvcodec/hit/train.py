@@ -13,7 +13,7 @@ from .models import COLOUR, COLOUR_WIDE, FAMILIES, MNIST, MNIST_WIDE, TINY, Hier
 from .objective import losses
 
 BETA_RANGE = (0.1, 10.0)
-EVEN = 0.5  # share of the weights of a second round that are drawn evenly
+EVEN = 0.2  # share of the examples of a second round whose weights are drawn evenly
 EDGE = 0.3  # settings are drawn from this much more, ln, at each end, and those beyond are at the end
 # Shares of the steps over which the rate of learning rises at the start, and falls to zero at the end.
 # Without the rise hidden units die, and z_2 with them, even where its rate is the cheaper one.
@@ -40,7 +40,7 @@ class Cell:
         beta: rate weights, coarse first, one per layer (2 or 3): beta_L .. beta_1; above 0.
         amortised: whether the model takes the weights as an input; each example of a batch then draws
             its own, the larger of two log-uniform draws in `BETA_RANGE` (high weights, where rates that
-            buy nothing must vanish, are the harder ones), in a second round just one of them with
+            buy nothing must vanish, are the harder ones), or in a second round one draw each with
             probability `EVEN`; and `beta` only says how many there are. What is minimised is the mean
             of ln(D - the least D + sum_l beta_l R_l), so that 1 % counts the same at all weights.
         sent: probability that a picture's stream ends after each layer, coarse first; sums to 1. By
@@ -142,10 +142,9 @@ def train(cell: Cell, data: Split, start: Hierarchy | None = None, quiet: bool =
         weights, setting = beta, None
         if cell.amortised:
             two = rng.uniform(low - EDGE, high + EDGE, (2, len(x), len(beta)))
-            drawn = two.max(0)
-            if cell.first:
-                drawn = np.where(rng.random(drawn.shape) < EVEN, two[0], drawn)
-            setting = torch.from_numpy(drawn.clip(low, high)).float().to(device)
+            even = cell.first > 0 and rng.random((len(x), 1)) < EVEN
+            drawn = np.where(even, two[0], two.max(0)).clip(low, high)
+            setting = torch.from_numpy(drawn).float().to(device)
             weights = setting.exp()
         if cell.family == "ladder" and start is None:
             weights = weights * min(1.0, (step + 1) / (WARM_UP * cell.steps))
