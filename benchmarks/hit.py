@@ -17,6 +17,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from hvcodec import files
 from hvcodec.errors import HvcError, UsageError
 from hvcodec.hit import data, disk, exact, grid, models, report, trends
 from hvcodec.hit.checks import Check
@@ -93,10 +94,7 @@ def on_disk(pictures: Path, folder: Path) -> None:
             continue
         sets = data.load(cell.data, pictures)
         found = disk.code(models.load(path), sets.test, sets.train, quiet=False)
-        target.parent.mkdir(exist_ok=True)
-        unfinished = target.with_suffix(".part")
-        unfinished.write_text(json.dumps({"cell": asdict(cell), **found}, indent=1))
-        unfinished.replace(target)
+        files.write(target, json.dumps({"cell": asdict(cell), **found}, indent=1).encode())
         off = [100 * (a / b - 1) for a, b in zip(found["rates"], found["divergences"])]
         print(
             f"{cell.name}: {found['pictures']} pictures, {found['bytes']} bytes of which "

@@ -29,6 +29,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import hvcodec
+from hvcodec import files
 from hvcodec.errors import HvcError, UsageError
 from hvcodec.ladder import NAMES
 from hvcodec.steps import LAMBDA_RANGE
@@ -65,7 +66,7 @@ def find_lambda(pictures: np.ndarray, tilt: float, target: float) -> float:
             return lam
         low, high = (low, math.log(lam)) if found > target else (math.log(lam), high)
     raise UsageError(
-        f"at tilt {tilt:+g} files of {target:g} bytes are not found: {found:.1f} is nearest"
+        f"at tilt {tilt:+g} files of {target:g} bytes are not found, the last had {found:.1f}"
     )
 
 
@@ -107,8 +108,7 @@ def point(pictures: np.ndarray, labels: np.ndarray, tilt: float, target: float, 
             "pictures": len(pictures),
             "right": {name: accuracies(np.array(f, np.float32), labels) for name, f in rows.items()},
         }
-    path.with_suffix(".part").write_text(json.dumps(found))
-    path.with_suffix(".part").replace(path)
+    files.write(path, json.dumps(found).encode())
 
 
 def lead(a: dict, b: dict, name: str, kind: str) -> tuple[float, float]:

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .. import files
 from ..exact import Array
 from .data import Data, Split
 
@@ -59,11 +60,8 @@ def classifier(name: str, data: Data, folder: Path) -> Classifier:
     """The classifier for a set of pictures, trained if it is not in the folder yet."""
     path = folder / f"classifier-{name}.safetensors"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
         trained = _train(data.train).state_dict()
-        save_file({k: v.contiguous() for k, v in trained.items()}, unfinished)
-        unfinished.replace(path)
+        files.write(path, save({k: v.contiguous() for k, v in trained.items()}))
     model = Classifier(data.train.x.shape[1])
     model.load_state_dict(load_file(path))
     return model.eval()

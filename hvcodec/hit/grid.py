@@ -19,6 +19,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from .. import files
 from ..errors import HvcError, UsageError
 from . import data as sets
 from . import models
@@ -145,8 +146,7 @@ def _cell(cell: Cell, start: Path | None, pictures: Path, folder: Path, scored: 
             models.save(model, path)
         model = models.load(path)
         found: dict[str, Any] = {"cell": asdict(cell)} | ({"start": start.stem} if start else {})
-        if scored:
-            judge = classifier(cell.data, data, folder)
+        judge = classifier(cell.data, data, folder)
         if not scored:
             found["rates"] = [rates(model, s, cell.beta) for s in held]
         elif not cell.amortised:
@@ -161,9 +161,7 @@ def _cell(cell: Cell, start: Path | None, pictures: Path, folder: Path, scored: 
                 }
                 for beta in product(BETAS, repeat=len(cell.beta))
             ]
-    unfinished = folder / f"{cell.name}.json.part"
-    unfinished.write_text(json.dumps(found, indent=1))
-    unfinished.replace(folder / f"{cell.name}.json")
+    files.write(folder / f"{cell.name}.json", json.dumps(found, indent=1).encode())
     return ""
 
 

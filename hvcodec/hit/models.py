@@ -26,12 +26,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .. import files
 from ..errors import ModelError, UsageError
 
 SCALE_FLOOR = 0.01
@@ -429,9 +430,7 @@ def save(model: Hierarchy, path: Path) -> None:
     family = next(name for name, kind in FAMILIES.items() if type(model) is kind)
     about = {"family": family, "preset": asdict(model.preset), "amortised": model.amortised}
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    unfinished = path.with_suffix(".part")
-    save_file(tensors, unfinished, {"hit": json.dumps(about)})
-    unfinished.replace(path)
+    files.write(path, safetensors.torch.save(tensors, {"hit": json.dumps(about)}))
 
 
 def load(path: Path) -> Hierarchy:
