@@ -35,7 +35,7 @@ GRIDS = {
 # One network for all weights. It sees each of them more seldom than a network of its own would.
 AMORTISED = {
     name: replace(
-        base, preset=f"{base.preset}-wide", amortised=True, first=8 * base.first, steps=4 * base.first
+        base, preset=f"{base.preset}-wide", amortised=True, first=8 * base.first, steps=6 * base.first
     )
     for name, base in GRIDS.items()
 }

@@ -13,7 +13,7 @@ from .models import COLOUR, COLOUR_WIDE, FAMILIES, MNIST, MNIST_WIDE, TINY, Hier
 from .objective import losses
 
 BETA_RANGE = (0.1, 10.0)
-EVEN = 0.2  # share of the examples of a second round whose weights are drawn evenly
+EVEN = 0.1  # share of the examples of a second round whose weights are drawn evenly
 EDGE = 0.3  # settings are drawn from this much more, ln, at each end, and those beyond are at the end
 # Shares of the steps over which the rate of learning rises at the start, and falls to zero at the end.
 # Without the rise hidden units die, and z_2 with them, even where its rate is the cheaper one.
