@@ -277,8 +277,7 @@ class Model(nn.Module):
         for block in self.analysis_blocks:
             u = block(u, condition)
         gain = self.analysis_gain(condition).float()[:, :, None, None]
-        with torch.autocast(pixels.device.type, enabled=False):
-            return self.transform.split(planes + self.analysis_out(u).float() * gain)
+        return self.transform.split(planes + self.analysis_out(u).float() * gain)
 
     @staticmethod
     def condition(steps: Tensor) -> Tensor:

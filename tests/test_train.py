@@ -161,6 +161,38 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, photo, mon
     assert trainer.step == 5  # saved after every calm step, up to the first restless stretch's end
 
 
+@pytest.mark.parametrize("lossless", [False, True])
+def test_training_in_bfloat16_is_training(tmp_path, photo, monkeypatch, lossless):
+    """On every processor, also where it is slow and a run would choose float32."""
+    torch = pytest.importorskip("torch")
+    from hvcodec import lossless_train, train
+    from hvcodec import trainer as training
+    from hvcodec.lossless_model import Config as LosslessConfig
+    from hvcodec.model import Config
+
+    (tmp_path / "pictures").mkdir()
+    photo.save(tmp_path / "pictures" / "photo.png")
+    data.pack(tmp_path / "pictures", tmp_path / "pictures.bin")
+    recipe = training.Recipe(batch_pixels=4 * 64 * 64, crop=((0.0, 64),))
+
+    def notes(dtype):
+        monkeypatch.setattr(training, "fast_dtype", lambda: dtype)
+        if lossless:
+            sizes = LosslessConfig.from_dict({"width": 8, "blocks": (1, 1, 1, 1)})
+            trainer = lossless_train.LosslessTrainer(tmp_path, recipe, sizes, modelfile.locate())
+        else:
+            trainer = train.PhotoTrainer(tmp_path, recipe, Config.from_dict(json.loads(TINY)))
+            trainer.start(None)
+        with torch.compiler.set_stance("force_eager"):
+            return trainer.train_step()
+
+    exact, rough = notes(torch.float32), notes(torch.bfloat16)
+    what = "bits" if lossless else "log_j"
+    assert rough["norm"] != exact["norm"]  # products did round
+    assert rough[what] == pytest.approx(exact[what], rel=0.02)
+    assert rough["norm"] == pytest.approx(exact["norm"], rel=0.2)
+
+
 @pytest.mark.slow
 def test_the_tutorial_in_miniature(tmp_path, photo):
     torch = pytest.importorskip("torch")
