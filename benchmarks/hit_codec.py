@@ -39,7 +39,8 @@ import matplotlib.pyplot as plt
 
 COARSE = 4  # layers z7 to z4: the means of 8x8 blocks, and of larger ones
 TILTS = (-2, -1, 0, 1, 2)  # log2 of beta of the fine layers, and less log2 of it of the coarse ones
-PROBE, TOLERANCE, TRIES = 64, 0.005, 12  # pictures, and bytes, by which lambda is found
+PROBE, TRIES = 64, 12  # pictures by which lambda is found, and how often at most
+CLOSE, FAR = 0.005, 0.02  # from the mean bytes that are wanted: near enough to stop, too far to compare
 KINDS: dict[str, Callable] = {
     "logistic": lambda: make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300)),
     "rbf-svm": lambda: make_pipeline(StandardScaler(), SVC(C=3)),
@@ -52,22 +53,28 @@ def weights(tilt: float) -> dict[str, float]:
 
 
 def find_lambda(pictures: np.ndarray, tilt: float, target: float) -> float:
-    """lambda at which files have this many bytes in the mean, over the first pictures.
+    """lambda at which files have about this many bytes in the mean, over the first pictures.
 
     Raises:
         UsageError: there is none.
     """
     low, high = (math.log(v) for v in LAMBDA_RANGE)
+    tried: dict[float, float] = {}
     for _ in range(TRIES):
         lam = math.exp((low + high) / 2)
         sizes = [len(hvcodec.encode(p, lam=lam, rate_weights=weights(tilt))) for p in pictures[:PROBE]]
-        found = float(np.mean(sizes))
-        if abs(found / target - 1) < TOLERANCE:
-            return lam
-        low, high = (low, math.log(lam)) if found > target else (math.log(lam), high)
-    raise UsageError(
-        f"at tilt {tilt:+g} files of {target:g} bytes are not found, the last had {found:.1f}"
-    )
+        tried[lam] = float(np.mean(sizes))
+        if abs(tried[lam] / target - 1) < CLOSE:
+            break
+        # The sizes of small files jump, since their layers' steps do.
+        low, high = (low, math.log(lam)) if tried[lam] > target else (math.log(lam), high)
+    nearest = min(tried, key=lambda lam: abs(tried[lam] - target))
+    if abs(tried[nearest] / target - 1) > FAR:
+        raise UsageError(
+            f"at tilt {tilt:+g} files of {target:g} bytes are not found, the nearest have "
+            f"{tried[nearest]:.1f}"
+        )
+    return nearest
 
 
 def accuracies(features: np.ndarray, labels: np.ndarray) -> dict[str, list[int]]:
