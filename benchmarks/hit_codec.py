@@ -66,8 +66,8 @@ def find_lambda(pictures: np.ndarray, tilt: float, target: float) -> float:
         tried[lam] = float(np.mean(sizes))
         if abs(tried[lam] / target - 1) < CLOSE:
             break
-        # The sizes of small files jump, since their layers' steps do.
         low, high = (low, math.log(lam)) if tried[lam] > target else (math.log(lam), high)
+    # The sizes of small files jump, since their layers' steps do.
     nearest = min(tried, key=lambda lam: abs(tried[lam] - target))
     if abs(tried[nearest] / target - 1) > FAR:
         raise UsageError(
