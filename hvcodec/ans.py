@@ -14,6 +14,7 @@ import constriction
 import numpy as np
 
 from .errors import FormatError, ModelError
+from .parallel import in_parallel, strips
 from .tables import PART_SILENT, SILENT, SYMBOL_TABLES, TABLES, TOTAL, Index
 
 Categorical = constriction.stream.model.Categorical
@@ -79,13 +80,21 @@ class Tables:
             target: in steps from the prior's mean.
             worth: bits that a squared error of one step is worth.
         """
-        nearest = np.rint(target)
-        size = np.abs(nearest)
-        # Low bits cost the same for all symbols: only every 2^shift-th symbol is a table's next.
-        entry = np.minimum(size / (1 << index.shift), MOST_SAVED).astype(np.int32)
-        saved = self._saved[index.table, entry] / (1 << index.shift)
-        cost = 2 * (np.abs(target) - size) + 1  # of the squared error of the one nearer to zero
-        return (nearest - np.sign(nearest) * (saved > worth * cost)).astype(np.int32)
+        symbols = np.empty(len(target), np.int32)
+
+        def work(start: int, stop: int) -> None:
+            wanted, table, shift = (a[start:stop] for a in (target, *index))
+            nearest = np.rint(wanted)
+            size = np.abs(nearest)
+            # Low bits cost the same for all symbols: only every 2^shift-th symbol is a table's next.
+            entry = np.minimum(size / (1 << shift), MOST_SAVED).astype(np.int32)
+            saved = self._saved[table, entry] / (1 << shift)
+            cost = 2 * (np.abs(wanted) - size) + 1  # of the squared error of the one nearer to zero
+            nearer = saved > worth[start:stop] * cost
+            symbols[start:stop] = nearest - np.sign(nearest) * nearer
+
+        in_parallel(work, strips(len(target), 1))
+        return symbols
 
     def model(self, table: int) -> Any:
         """The coder's model of a table, made when first needed."""

@@ -18,7 +18,7 @@ from .exact import Array
 from .ladder import LAYERS, MAX_STRIDE
 from .mixture import Mixture
 from .network import Network, Prior, delta, take
-from .parallel import single_threaded_blas
+from .parallel import in_parallel, single_threaded_blas, strips
 from .refinement import Known, Memory, layer_of, levels, steps_of
 from .side_information import Costs
 from .steps import BITS_PER_SQUARED_ERROR, OFF
@@ -149,7 +149,10 @@ class Engine:
             ]
         last = runs[-1]
         return [
-            [crop(y + (goal - y) * LAST_SHARE, la.stride) for y, goal, la in zip(run, last, LAYERS)]
+            [
+                crop(goal if run is last else y + (goal - y) * LAST_SHARE, la.stride)
+                for y, goal, la in zip(run, last, LAYERS)
+            ]
             for run in runs
         ]
 
@@ -161,9 +164,19 @@ class Engine:
     @staticmethod
     def _index(prior: Prior, step: np.float32) -> tuple[Array, Array, tables.Index]:
         """Quantised scale, quantised shape (int16), and the tables that they mean; flat."""
-        level = flat(tables.quantise_scale(prior.log2_scale - exact.log2(np.asarray(step))))
-        shape = flat(tables.quantise_shape(prior.shape))
-        return level, shape, tables.index(level, shape)
+        height, width, channels = prior.mean.shape
+        found = np.empty((4, channels, height, width), np.int16)
+        unit = exact.log2(np.asarray(step))
+
+        def work(top: int, bottom: int) -> None:
+            level = tables.quantise_scale(prior.log2_scale[top:bottom] - unit)
+            shape = tables.quantise_shape(prior.shape[top:bottom])
+            for target, part in zip(found, (level, shape, *tables.index(level, shape))):
+                target[:, top:bottom] = part.transpose(2, 0, 1)
+
+        in_parallel(work, strips(height, width * channels))
+        level, shape, *index = found.reshape(4, -1)
+        return level, shape, tables.Index(*index)
 
     def _mixture(self, level: Array, shape: Array) -> Mixture:
         """The distribution in symbols, as the tables have it."""

@@ -30,7 +30,7 @@ CONDITION_UNIT = 32  # the features of steps are whole numbers of 1/32
 def whole(x: Array, limit: int, out: Array | None = None, least: int | None = None) -> Array:
     """`x` rounded to whole numbers, halves to even, and clamped to -limit (or `least`) .. limit."""
     out = np.rint(x, out=out)
-    return np.clip(out, np.float32(-limit if least is None else least), np.float32(limit), out=out)
+    return out.clip(np.float32(-limit if least is None else least), np.float32(limit), out=out)
 
 
 def log2(x: Array) -> Array:

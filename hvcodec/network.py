@@ -54,6 +54,8 @@ class Prior(NamedTuple):
     shape: Array
 
 
+RUN = 1024  # numbers that a depthwise product works on at a time: the fastest cache holds them
+
 Choose = Callable[[int, int, Prior], Array]
 
 
@@ -100,6 +102,35 @@ def dot(x: Array, matrix: Array) -> Array:
 def wide(vector: Array, count: int) -> Array:
     """One number per channel -> one row of `count` positions: numpy is slow along short last axes."""
     return np.tile(vector, count)
+
+
+def run_of(width: int, channels: int) -> int:
+    """How many positions `depthwise` works on at a time: a divisor of the row, as `RUN` allows."""
+    most = min(max(RUN // channels, 1), width)
+    return next(n for n in range(most, 0, -1) if width % n == 0)
+
+
+def depthwise(padded: Array, kernel: Array, channels: int) -> Array:
+    """3x3 correlation of every channel with a kernel of its own.
+
+    Args:
+        padded: (H + 2) x (W + 2) C: rows of positions, with a margin of one position.
+        kernel: 3 x 3 x run C: the taps, for a run of positions that divides W.
+
+    Returns:
+        H x W C.
+    """
+    height, size = padded.shape[0] - 2, padded.shape[1] - 2 * channels
+    run = kernel.shape[2]
+    row, number = padded.strides
+    windows = np.ndarray(
+        (height, size // run, 3, 3, run),
+        padded.dtype,
+        padded,
+        strides=(row, run * number, row, channels * number, number),
+    )
+    # The sum in one go over cached numbers: twice as fast as nine products and their sums.
+    return np.einsum("hwijc,ijc->hwc", windows, kernel).reshape(height, size)
 
 
 class Product:
@@ -174,7 +205,7 @@ class Block:
 
     def __call__(self, h: Array, condition: Array) -> Array:
         height, width, channels = h.shape
-        kernel = [[wide(tap, width) for tap in row] for row in self.kernel]
+        kernel = wide(self.kernel, run_of(width, channels))
         shift = wide(self.shift + self.condition @ condition, width)
         biases = wide(self.biases, width)
         h = h.reshape(height, -1)
@@ -188,14 +219,7 @@ class Block:
             np.multiply(h[first:last], np.float32(1 / self.unit), out=inner)
             if self.limit is not None:
                 exact.whole(inner, self.limit, out=inner)
-            u = padded[:rows, :size] * kernel[0][0]
-            part = np.empty_like(u)
-            for i in range(3):
-                for j in range(3):
-                    if i or j:
-                        at = j * channels
-                        np.multiply(padded[i : i + rows, at : at + size], kernel[i][j], out=part)
-                        u += part
+            u = depthwise(padded, kernel, channels)
             limit, hidden_limit = self.limits
             if limit is not None:
                 exact.whole(u, limit, out=u)
@@ -342,11 +366,25 @@ class Network:
         into, blocks, out = self.analysis
         spread = np.concatenate([np.full(DC_PLANES, DC_SPREAD, np.float32), *self.spreads[3:]])
         condition = conditions(steps)
-        u = into(np.concatenate([np.clip(planes / spread, -8, 8), compress(planes)], 2))
+        gain = self.tensors["analysis_gain.weight"] @ condition
+        height, width, channels = planes.shape
+        rows = strips(height, 2 * width * channels)
+        u = np.empty((height, width, into.matrix.shape[1]), np.float32)
+        latents = np.empty_like(planes)
+
+        def start(top: int, bottom: int) -> None:
+            part = planes[top:bottom]
+            parts = [np.clip(part / spread, -8, 8), compress(part)]
+            u[top:bottom] = into.rows(np.concatenate(parts, 2))
+
+        def finish(top: int, bottom: int) -> None:
+            np.add(planes[top:bottom], out.rows(u[top:bottom]) * gain, out=latents[top:bottom])
+
+        in_parallel(start, rows)
         for block in blocks:
             u = block(u, condition)
-        gain = self.tensors["analysis_gain.weight"] @ condition
-        return self.transform.split(planes + out(u) * gain)
+        in_parallel(finish, rows)
+        return self.transform.split(latents)
 
     def descend(
         self,
@@ -390,26 +428,49 @@ class Network:
             for p, (blocks, head, absorb) in enumerate(self.rungs[index]):
                 for block in blocks:
                     h = block(h, condition)
-                mean, log2_scale, shape_of = np.split(head(take(h, p, la.passes)), 3, 2)
-                prior = Prior(
-                    np.clip(mean * np.float32(MEAN_UNIT), -MEAN_MAX, MEAN_MAX) * spread,
-                    np.clip(log2_scale, -SCALE_MAX, SCALE_MAX) + exact.log2(spread) - 1,
-                    np.clip(shape_of + np.float32(0.5), 0, 1),
-                )
+                prior = self._prior(head, h, p, la.passes, spread)
                 residual = choose(index, p, prior)
                 value = prior.mean + residual
-                back = self._features(absorb, value, residual / step, spread)
-                put(back, p, la.passes, h, add=True)
                 put(value, p, la.passes, layer)
+                self._absorb(absorb, value, residual / step, spread, p, la.passes, h)
             values.append(layer)
         return values, h
 
     @staticmethod
-    def _features(absorb: Product, values: Array, symbols: Array, spread: Array) -> Array:
-        """What decoded values add to the trunk: themselves in units of the spread and on a logarithmic
-        scale, and their symbols likewise, through the product `absorb`."""
+    def _prior(head: Product, h: Array, p: int, passes: int, spread: Array) -> Prior:
+        """What the trunk makes of the latents of a pass."""
+        height, width, channels = h.shape
+        prior = Prior(*np.empty((3, height, width // passes, len(spread)), np.float32))
+        middle = exact.log2(spread)
+
+        def work(top: int, bottom: int) -> None:
+            # Strips may begin at odd rows.
+            found = head.rows(take(h[top:bottom], (p + top) % 2, passes))
+            mean, log2_scale, shape = (part[top:bottom] for part in prior)
+            of_mean, of_scale, of_shape = np.split(found, 3, 2)
+            np.clip(of_mean * np.float32(MEAN_UNIT), -MEAN_MAX, MEAN_MAX, out=mean)
+            mean *= spread
+            np.clip(of_scale, -SCALE_MAX, SCALE_MAX, out=log2_scale)
+            log2_scale += middle
+            log2_scale -= 1
+            np.clip(of_shape + np.float32(0.5), 0, 1, out=shape)
+
+        in_parallel(work, strips(height, width * channels))
+        return prior
+
+    @staticmethod
+    def _absorb(
+        absorb: Product,
+        values: Array,
+        symbols: Array,
+        spread: Array,
+        p: int,
+        passes: int,
+        h: Array,
+    ) -> None:
+        """Add to the trunk what the values of a pass tell: themselves in units of the spread and on a
+        logarithmic scale, and their symbols likewise, through the product `absorb`."""
         height, width, channels = values.shape
-        out = np.empty((height, width, absorb.matrix.shape[1]), np.float32)
 
         def work(top: int, bottom: int) -> None:
             value, symbol = values[top:bottom], symbols[top:bottom]
@@ -418,10 +479,10 @@ class Network:
                 compress(value),
                 np.sign(symbol) * exact.log2(1 + np.abs(symbol)) / 2,
             ]
-            out[top:bottom] = absorb.rows(np.concatenate(parts, 2))
+            told = absorb.rows(np.concatenate(parts, 2))
+            put(told, (p + top) % 2, passes, h[top:bottom], add=True)
 
-        in_parallel(work, strips(height, 3 * width * channels))
-        return out
+        in_parallel(work, strips(height, width * channels))
 
     @property
     def halo(self) -> int:
@@ -439,8 +500,13 @@ class Network:
             h = block(h, condition)
         # Where in its interval, or in its prior, is the value really? By now the trunk has seen more.
         open_to = [np.minimum(delta(step), spread) for step, spread in zip(present, self.spreads)]
+        reach = np.concatenate(open_to[3:])
         planes = planes.copy()
-        planes[..., DC_PLANES:] += self.closing_head(h) * np.concatenate(open_to[3:])
+
+        def correct(top: int, bottom: int) -> None:
+            planes[top:bottom, :, DC_PLANES:] += self.closing_head.rows(h[top:bottom]) * reach
+
+        in_parallel(correct, strips(len(planes), 2 * planes[0].size))
         linear = self.transform.pixels(planes)
         middle = shuffle(self.middle_in(h), 2)
         for block in self.middle_blocks:

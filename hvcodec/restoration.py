@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .errors import FormatError
-from .exact import Array
+from .exact import CAPACITY, Array
 from .lossless_tables import UNIT
 from .parallel import in_parallel, single_threaded_blas
 
@@ -89,26 +89,28 @@ class Restoration:
         """int16 H x W x 3 in sixteenths of a grey level, 0 .. 4080 -> uint8."""
         matrix = np.zeros((len(COMPONENTS), len(INPUTS)))
         back = BACK.astype(np.float64)
+        limits = [found.limit if found else 0 for found in self.components]
         for own, found in enumerate(self.components):
             if found:
                 matrix[own, USED[own]] = found.weights
                 back[:, own] *= FINEST // UNITS[found.unit]
         wanted = np.flatnonzero(matrix.any(0)).tolist()
         matrix = matrix[:, wanted]
+        # Corrections are whole numbers: float32 holds them if none is too large, as good as always.
+        largest = np.abs(matrix) @ [_largest(n, limits) for n in wanted]
+        matrix = matrix.astype(np.float32 if largest.max(initial=0) < CAPACITY else np.float64)
         restored = np.empty(shown.shape, np.uint8)
         scale = SIXTH * FINEST
 
         def work(top: int, inputs: Array) -> None:
-            # Float64 holds these whole numbers, and the floor of their quotient, exactly; float32 would
-            # not: the last component's inputs reach 2 * 4 * 4080.
-            corrections = matrix @ inputs
+            # Of what follows float64 holds whole numbers, and the floor of their quotient, exactly.
+            corrections = back @ (matrix @ inputs)
             rows = inputs.shape[1] // shown.shape[1]
             before = shown[top : top + rows].reshape(-1, 3).T * float(scale)
-            after = (before + back @ corrections + scale * UNIT // 2) / (scale * UNIT)
+            after = (before + corrections + scale * UNIT // 2) / (scale * UNIT)
             after = np.clip(np.floor(after), 0, 255).astype(np.uint8)
             restored[top : top + rows] = after.T.reshape(rows, -1, 3)
 
-        limits = [found.limit if found else 0 for found in self.components]
         _over_strips(work, shown, limits, wanted)
         return restored
 
@@ -189,6 +191,13 @@ def _rice_bits(weights: Array, rice: int) -> int:
 
 def _best_rice(weights: Array) -> int:
     return min(range(1 << RICE_BITS), key=lambda rice: _rice_bits(weights, rice))
+
+
+def _largest(number: int, limits: list[int]) -> int:
+    """What an input cannot be beyond, either way: sum of two differences."""
+    c, _, clipped = INPUTS[number]
+    difference = int(np.abs(COMPONENTS[c]).sum()) * 255 * UNIT
+    return 2 * min(difference, LIMITS[limits[c]] if clipped else difference)
 
 
 def _over_strips(

@@ -126,10 +126,13 @@ class Coded:
     """
 
     def __init__(self, symbols: Array, tables: Index, grid: Grid, costs: Costs) -> None:
-        self.position = np.flatnonzero(~costs.tables.silent[tables.table])
-        self.channel, place = np.divmod(self.position, grid.rows * grid.columns)
-        self.row, self.column = np.divmod(place, grid.columns)
-        self.colour = 1 - LUMA[grid.layer][self.channel].astype(np.int64)
+        self.position = np.flatnonzero(~costs.tables.silent[tables.table]).astype(np.int32)
+        area = grid.rows * grid.columns
+        self.channel = self.position // area
+        place = self.position - self.channel * area  # numpy is slow at remainders
+        self.row = place // grid.columns
+        self.column = place - self.row * grid.columns
+        self.colour = 1 - LUMA[grid.layer][self.channel].astype(np.int32)
         table, shift = (part[self.position].astype(np.int32) for part in tables)
         self.level, self.shape = table // SHAPES + shift * SCALES_PER_OCTAVE, table % SHAPES
         self.symbol = symbols[self.position]
@@ -148,6 +151,12 @@ class Coded:
         other = object.__new__(Coded)
         other.__dict__ = {**self.__dict__, **fields}
         return other
+
+
+def _number(plane: Array | int, coded: Coded, grid: Grid, side: int) -> Array:
+    """Of each symbol's square of places, plane by plane and row by row."""
+    tall, broad = (-(-n // side) for n in (grid.rows, grid.columns))
+    return (plane * tall + coded.row // side) * broad + coded.column // side
 
 
 @dataclass(frozen=True)
@@ -171,8 +180,7 @@ class Blocks:
     def number(self, coded: Coded, grid: Grid) -> Array:
         """Of each symbol's latent, in order but with gaps."""
         colour = coded.colour if self.apart else 0
-        row = colour * grid.rows + coded.row // self.side
-        return row * grid.columns + coded.column // self.side
+        return _number(colour, coded, grid, self.side)
 
 
 @dataclass(frozen=True)
@@ -191,8 +199,7 @@ class Regions:
 
     def number(self, coded: Coded, grid: Grid) -> Array:
         """See `Blocks.number`."""
-        row = coded.channel * grid.rows + coded.row // self.side
-        return row * grid.columns + coded.column // self.side
+        return _number(coded.channel, coded, grid, self.side)
 
 
 SQUARES = ((1, False), (1, True), (2, True), (4, False), (4, True))

@@ -122,10 +122,20 @@ class Transform:
 
     def blocks(self, pixels: Array) -> Array:
         """Pixels H x W x 3 (H, W multiples of 64) -> coefficients H/8 x W/8 x 192, DC first."""
-        planes = pixels @ self.colour.T.astype(np.float32)
-        turns = self.turns.astype(np.float32)
-        planes = rotate_borders(rotate_borders(planes, turns[:3], 0), turns[3:], 1)
-        return to_blocks(planes) @ self.basis.T.astype(np.float32)
+        height, width = (n // BLOCK for n in pixels.shape[:2])
+        colour, basis = (matrix.T.astype(np.float32) for matrix in (self.colour, self.basis))
+        down, across = np.split(self.turns.astype(np.float32), 2)
+        result = np.empty((height, width, PLANES), np.float32)
+
+        def work(top: int, bottom: int) -> None:
+            first = max(top - 1, 0)  # borders are turned together with what is beyond them
+            strip = pixels[first * BLOCK : (bottom + 1) * BLOCK] @ colour
+            strip = rotate_borders(strip, down, 0)[(top - first) * BLOCK :]
+            strip = rotate_borders(strip[: (bottom - top) * BLOCK], across, 1)
+            result[top:bottom] = to_blocks(strip) @ basis
+
+        in_parallel(work, strips(height, width * PLANES))
+        return result
 
     @staticmethod
     def split(planes: Array) -> list[Array]:

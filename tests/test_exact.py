@@ -85,6 +85,17 @@ def test_every_product_is_exact_on_a_picture(photo, monkeypatch):
     assert len(seen) > 90
 
 
+@pytest.mark.parametrize("width,channels", [(1, 3), (7, 2000), (13, 32), (24, 128)])
+def test_a_depthwise_product_is_one_of_shifted_pictures(width, channels):
+    rng = np.random.default_rng(0)
+    picture = rng.integers(-500, 501, (7, width + 2, channels)).astype(np.float32)
+    taps = rng.integers(-127, 128, (3, 3, channels)).astype(np.float32)
+    run = network.run_of(width, channels)
+    found = network.depthwise(picture.reshape(7, -1), np.tile(taps, run), channels)
+    wanted = sum(picture[i : 5 + i, j : j + width] * taps[i, j] for i in range(3) for j in range(3))
+    assert (found == wanted.reshape(5, -1)).all()
+
+
 @pytest.mark.parametrize("strip,workers", [(1, 2), (1 << 14, 3), (1 << 30, 1)])
 def test_strips_and_threads_make_no_difference(photo, monkeypatch, strip, workers):
     data = hvcodec.encode(photo, 60)
