@@ -1,7 +1,7 @@
 """Information traded between latents: the experiment of Xiao & Bamler (ICLR 2023), and its checks.
 
     python benchmarks/hit.py --train mnist            # the grid; resumes
-    python benchmarks/hit.py --train mnist-seeds mnist-amortised mnist-families mnist-cuts
+    python benchmarks/hit.py --train mnist-near mnist-seeds mnist-amortised mnist-families mnist-cuts
     python benchmarks/hit.py --train cifar10 cifar10-amortised lossless
     python benchmarks/hit.py --disk                   # rates of some of these models in bytes
     python benchmarks/hit.py --check [--json]         # A1 to A6, T1 to T10
@@ -16,6 +16,7 @@ import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from hvcodec import files
 from hvcodec.errors import HvcError, UsageError
@@ -23,6 +24,7 @@ from hvcodec.hit import data, disk, exact, grid, models, report, trends
 from hvcodec.hit.checks import Check
 from hvcodec.hit.train import Cell
 
+NEAR, SEEDS = "mnist-near", "mnist-seeds"
 MNIST = grid.GRIDS["mnist"].round_one
 THREE = (1.0, 1.0, 1.0)
 LOSSLESS = Cell(data="cifar10-lossless", preset="colour-learned", steps=2000, batch=64)
@@ -56,7 +58,9 @@ def group(name: str, folder: Path) -> list[Cell]:
     """Cells of a group, by its name."""
     if name in grid.GRIDS:
         return grid.grid(grid.GRIDS[name])
-    if name == "mnist-seeds":
+    if name == NEAR:
+        return grid.neighbours(grid.GRIDS["mnist"])
+    if name == SEEDS:
         return seeds(folder)
     if name.endswith("-amortised"):
         return [grid.AMORTISED[name.removesuffix("-amortised")]]
@@ -75,7 +79,8 @@ def group(name: str, folder: Path) -> list[Cell]:
 
 GROUPS = (
     "mnist",
-    "mnist-seeds",
+    NEAR,
+    SEEDS,
     "mnist-amortised",
     "mnist-families",
     "mnist-cuts",
@@ -135,18 +140,26 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.folder
     try:
-        # The seeds last: which they are is known once the grid is.
-        for later in (False, True):
-            names = [n for n in arguments.train if (n == "mnist-seeds") == later]
-            if names:
-                grid.run(
-                    [cell for name in names for cell in group(name, folder)],
-                    arguments.pictures,
-                    folder,
-                    arguments.workers,
-                    arguments.engine,
-                    arguments.address,
-                )
+        # Neighbours start from what the grid starts from, and which seeds are wanted is known once the
+        # grid is.
+        pool = grid.grid(grid.GRIDS["mnist"])
+        later: dict[str, dict[str, Any]] = {NEAR: {"pool": pool, "scored": False}, SEEDS: {}}
+        stages: list[tuple[list[str], dict[str, Any]]] = [
+            ([n for n in arguments.train if n not in later], {})
+        ]
+        stages += [([n], options) for n, options in later.items() if n in arguments.train]
+        for names, options in stages:
+            if not names:
+                continue
+            grid.run(
+                [cell for name in names for cell in group(name, folder)],
+                arguments.pictures,
+                folder,
+                arguments.workers,
+                arguments.engine,
+                arguments.address,
+                **options,
+            )
         if arguments.disk:
             on_disk(arguments.pictures, folder)
         if arguments.check or arguments.report:

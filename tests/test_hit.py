@@ -257,6 +257,14 @@ def test_a_second_round_starts_from_the_network_that_is_best_at_its_weights(pict
         (0.2, 0.1, 1): good.stem,
         (0.2, 0.1, 2): other_seed.round_one.name,
     }
+    # From a pool, nothing else is made; of what is not scored only rates are known.
+    beside = replace(cells[1], beta=(0.3, 0.1))
+    files = set(tmp_path.iterdir())
+    grid.run([beside], pictures, tmp_path, workers=1, pool=cells, scored=False)
+    made = {path.name for path in set(tmp_path.iterdir()) - files}
+    assert made == {f"{beside.name}.json", f"{beside.name}.safetensors"}
+    (lone,) = (r for r in grid.results(tmp_path) if r["beta"] == beside.beta)
+    assert lone["start"] == good.stem and "rates" in lone and "accuracy" not in lone
     # One step from there is not far.
     before = metrics.rates(models.load(good), held.test)["distortion"]
     assert results[0.2, 0.1, 1]["rates"][1]["distortion"] == pytest.approx(before, rel=0.05)
@@ -404,21 +412,38 @@ def whole_grid(change=lambda beta: {}):
     return trends.Grid(results, "mnist")
 
 
+def steeper(beta):
+    """L grows faster than rates say, and so it does nearby."""
+    found = known(beta)["rates"][1]
+    return {"rates": [{**found, "distortion": found["distortion"] + 10 * math.log(beta[0])}] * 2}
+
+
 def test_slopes_of_the_objective_are_rates_and_other_slopes_are_seen():
-    assert trends._t3(whole_grid()).passed
-    assert trends._t3(whole_grid()).value < 0.02
-
-    def steeper(beta):
-        found = known(beta)["rates"][1]
-        return {"rates": [{**found, "distortion": found["distortion"] + 10 * math.log(beta[0])}] * 2}
-
-    assert not trends._t3(whole_grid(steeper)).passed
+    assert trends._t3(whole_grid(), []).passed
+    assert trends._t3(whole_grid(), []).value < 0.02
+    assert not trends._t3(whole_grid(steeper), []).passed
     # Rates that rise along the diagonal, with the slopes that belong to them.
     rising = [
         {**known(b), "rates": [{"rates": list(b), "distortion": -sum(x * x for x in b) / 2}] * 2}
         for b in (c.beta for c in grid.grid(Cell()))
     ]
-    assert not trends._t3(trends.Grid(rising, "mnist")).passed
+    assert not trends._t3(trends.Grid(rising, "mnist"), []).passed
+
+
+def test_slopes_are_measured_to_the_nearest_neighbours_there_are():
+    cells = [known(c.beta) for c in grid.grid(GRID)]
+    near = [known(c.beta) for c in grid.neighbours(GRID)]
+    uneven = [known(c.beta, **steeper(c.beta)) for c in grid.neighbours(GRID)]
+    stranger = {**near[0], "cell": {**near[0]["cell"], "seed": 2}, "rates": uneven[0]["rates"]}
+    assert len(near) == len(trends.pairs(cells + near, "mnist")) == 2 * len(cells)
+    assert len(trends.pairs([*cells, near[0], stranger], "mnist")) == 1
+    assert trends.pairs(cells, "mnist") == []
+    found, bad = (
+        {check.id: check for check in trends.checks(results, "mnist")}
+        for results in (cells + near, cells + uneven)
+    )
+    assert found["T3"].passed and found["T3"].value < 0.01 and "steps of 1.26" in found["T3"].note
+    assert not bad["T3"].passed and bad["T1"] == found["T1"]
 
 
 def test_pictures_go_with_the_total_rate_or_not():

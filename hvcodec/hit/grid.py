@@ -28,6 +28,7 @@ from .metrics import objective, rates, reconstructions, score
 from .train import Cell, train
 
 BETAS = (0.1, 0.316, 1.0, 3.16, 10.0)
+NEAR = 10**0.1  # between neighbours in the paper's own grid
 GRIDS = {
     "mnist": Cell(first=4000, steps=3000),
     "cifar10": Cell(data="cifar10", preset="colour", first=2400, steps=600, batch=64),
@@ -47,6 +48,20 @@ Call = tuple[Cell, Path | None, Path, Path, bool]  # the arguments of `_cell`
 def grid(base: Cell, betas: tuple[float, ...] = BETAS) -> list[Cell]:
     """The same cell for all combinations of rate weights."""
     return [replace(base, beta=beta) for beta in product(betas, repeat=len(base.beta))]
+
+
+def beside(beta: tuple[float, ...], layer: int) -> tuple[float, ...]:
+    """Rate weights with that of one layer, 0 for the coarsest, `NEAR` as large."""
+    return tuple(round(b * NEAR, 4) if n == layer else b for n, b in enumerate(beta))
+
+
+def neighbours(base: Cell) -> list[Cell]:
+    """For every cell of the grid and layer the one `beside` it: slopes are measured to these."""
+    return [
+        replace(base, beta=beside(cell.beta, layer))
+        for cell in grid(base)
+        for layer in range(len(base.beta))
+    ]
 
 
 def _spread(calls: list[Call], engine: str, workers: int, address: str | None) -> Iterator[str]:
@@ -77,6 +92,8 @@ def run(
     workers: int = 2,
     engine: str = "loky",
     address: str | None = None,
+    pool: Iterable[Cell] = (),
+    scored: bool = True,
 ) -> None:
     """Train and score the cells that are not in the folder yet.
 
@@ -86,6 +103,8 @@ def run(
         workers: cells at a time, of one thread each; Ray takes the cores that it has.
         engine: one of `ENGINES`.
         address: of a running Ray cluster; one of this machine by default.
+        pool: cells whose first rounds there are to start from; by default these.
+        scored: whether more than rates is measured.
 
     Raises:
         UsageError: no such engine, or it is not installed.
@@ -97,8 +116,8 @@ def run(
     def missing(some: Iterable[Cell]) -> list[Cell]:
         return [cell for cell in some if not (folder / f"{cell.name}.json").exists()]
 
-    def work(jobs: list[Job], scored: bool) -> list[str]:
-        calls = [(*job, pictures, folder, scored) for job in jobs]
+    def work(jobs: list[Job], whole: bool) -> list[str]:
+        calls = [(*job, pictures, folder, whole) for job in jobs]
         found = tqdm(_spread(calls, engine, workers, address), total=len(jobs), desc="cells")
         return [error for error in found if error]
 
@@ -106,13 +125,13 @@ def run(
     wanted = sorted(missing(cells), key=lambda cell: -cell.steps)
     for name in sorted({cell.data for cell in wanted}):
         classifier(name, sets.load(name, pictures), folder)
-    first = [cell.round_one for cell in cells if cell.first]
+    first = [cell.round_one for cell in pool or cells if cell.first]
     failed = []
     if any(cell.first for cell in wanted):
-        failed = work([(cell, None) for cell in missing(first)], scored=False)
+        failed = work([(cell, None) for cell in missing(first)], whole=False)
     left = set(missing(first))
     jobs = [(cell, _start(cell, [f for f in first if f not in left], folder)) for cell in wanted]
-    failed += work([(cell, start) for cell, start in jobs if start or not cell.first], scored=True)
+    failed += work([(cell, start) for cell, start in jobs if start or not cell.first], scored)
     if failed:
         raise HvcError("; ".join(failed))
 

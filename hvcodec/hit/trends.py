@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 from ..exact import Array
 from . import metrics
 from .checks import Check
-from .grid import AMORTISED, BETAS, GRIDS
+from .grid import AMORTISED, BETAS, GRIDS, NEAR, beside
 from .theory import accuracy_bound
 from .train import PRESETS, Cell
 
@@ -41,10 +41,19 @@ def of_round_one(result: Result, data: str) -> bool:
 
 
 def _like(result: Result, base: Cell) -> bool:
-    fields: Result = {k: tuple(v) if isinstance(v, list) else v for k, v in result["cell"].items()}
-    cell = Cell(**fields)
+    return _kin(result, base) and set(_cell(result).beta) <= set(BETAS)
+
+
+def _kin(result: Result, base: Cell) -> bool:
+    """Whether this is a cell like another, with any weights and seed."""
+    cell = _cell(result)
     alike = asdict(cell) | {"beta": base.beta, "seed": base.seed} == asdict(base)
-    return alike and len(cell.beta) == len(base.beta) and set(cell.beta) <= set(BETAS)
+    return alike and len(cell.beta) == len(base.beta)
+
+
+def _cell(result: Result) -> Cell:
+    fields: Result = {k: tuple(v) if isinstance(v, list) else v for k, v in result["cell"].items()}
+    return Cell(**fields)
 
 
 def of_one_network(result: Result, data: str) -> bool:
@@ -148,11 +157,24 @@ def _t2(grid: Grid) -> Check:
     return Check("T2", share >= 0.8, share, 0.8, note)
 
 
-def _t3(grid: Grid) -> Check:
+def pairs(results: list[Result], data: str) -> list[tuple[int, Result, Result]]:
+    """Cells of the grid and those `beside` them: layer, cell, and neighbour of the same seed."""
+    kin = {(_cell(r).beta, _cell(r).seed): r for r in results if _kin(r, GRIDS[data])}
+    found = [
+        (layer, here, kin.get((beside(beta, layer), seed)))
+        for (beta, seed), here in kin.items()
+        if set(beta) <= set(BETAS)
+        for layer in range(len(beta))
+    ]
+    return [(layer, here, there) for layer, here, there in found if there]
+
+
+def _t3(grid: Grid, near: list[tuple[int, Result, Result]]) -> Check:
+    """Slopes to the neighbours if there are any, else between the cells of the grid."""
     whole, cost = grid.of(total), grid.of(objective)
     monotone = bool((np.diff(np.diag(whole)) < 0).all())
     beta = np.array(BETAS)
-    errors: list[float] = []
+    far: list[tuple[float, float]] = []  # what L grows by, and what rates say
     concave: list[bool] = []
     for layer in range(2):
         rates, costs = (np.moveaxis(a, layer, 0) for a in (grid.of(rate, layer), cost))
@@ -160,16 +182,28 @@ def _t3(grid: Grid) -> Check:
             r, gained = rates[:, row], np.diff(costs[:, row])
             # Between cells r is interpolated over ln beta: dL = r dbeta = r beta dln beta.
             curve = PchipInterpolator(np.log(beta), r * beta)
-            expected = np.array([curve.integrate(a, b) for a, b in zip(np.log(beta), np.log(beta[1:]))])
-            alive = expected > LEAST
-            errors += np.abs(gained / expected - 1)[alive].tolist()
+            expected = [curve.integrate(a, b) for a, b in zip(np.log(beta), np.log(beta[1:]))]
+            far += zip(gained.tolist(), expected)
             slope = gained / np.diff(beta)
             slack = np.maximum(SLACK * r[:-1], LEAST)
             concave += ((slope <= r[:-1] + slack) & (slope >= r[1:] - slack)).tolist()
+    close = [
+        (
+            objective(there) - objective(here),
+            (rate(here, layer) + rate(there, layer)) / 2 * (there["beta"][layer] - here["beta"][layer]),
+        )
+        for layer, here, there in near
+    ]
+    errors, between = (
+        np.array([abs(gained / expected - 1) for gained, expected in steps if expected > LEAST])
+        for steps in (close or far, far)
+    )
     middle, share = float(np.median(errors)), float(np.mean(concave))
+    steps = f"in {len(errors)} steps" + (f" of {NEAR:.2f}" if close else " between cells")
     note = (
-        f"median error of dL = r dbeta; within 10 % in {np.mean(np.array(errors) <= 0.1):.0%}, concave "
-        f"in {share:.0%} of steps; total rate falls along the diagonal: {monotone}"
+        f"median error of dL = r dbeta {steps}; within 10 % in {np.mean(errors <= 0.1):.0%}; between "
+        f"cells {np.median(between):.3f}; concave in {share:.0%} of steps; total rate falls along the "
+        f"diagonal: {monotone}"
     )
     return Check("T3", monotone and middle <= 0.1 and share >= 0.9, middle, 0.1, note)
 
@@ -337,7 +371,8 @@ def checks(results: list[Result], data: str) -> list[Check]:
     if not grid.complete:
         note = f"{len(grid.cells)} of {len(BETAS) ** 2} cells"
         return [*(Check(f"T{k}", None, None, None, note) for k in range(1, 8)), *of_scored]
-    found = [test(grid) for test in (_t1, _t2, _t3, _t4, _t5, _t6, _t7)]
+    found = [_t1(grid), _t2(grid), _t3(grid, pairs(results, data))]
+    found += [test(grid) for test in (_t4, _t5, _t6, _t7)]
     found += [*of_scored, amortised(results, data)]
     # A rate pays for a sample of the posterior. Means are better pictures than it pays for, and those
     # of collapsed layers still tell classes.
@@ -346,7 +381,7 @@ def checks(results: list[Result], data: str) -> list[Check]:
     if one.complete:
         # Those that need no classifier.
         beside = [
-            *(test(one) for test in (_t1, _t2, _t3, _t4, _t7)),
+            *(_t1(one), _t2(one), _t3(one, []), _t4(one), _t7(one)),
             _t4(one, "T4 of samples", "psnr_of_samples"),
         ]
         found += [replace(check, id=f"{check.id} of one network") for check in beside]
