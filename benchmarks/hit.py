@@ -142,15 +142,10 @@ def main() -> None:
     try:
         # Neighbours start from what the grid starts from, and which seeds are wanted is known once the
         # grid is.
-        pool = grid.grid(grid.GRIDS["mnist"])
-        later: dict[str, dict[str, Any]] = {NEAR: {"pool": pool, "scored": False}, SEEDS: {}}
-        stages: list[tuple[list[str], dict[str, Any]]] = [
-            ([n for n in arguments.train if n not in later], {})
-        ]
-        stages += [([n], options) for n, options in later.items() if n in arguments.train]
-        for names, options in stages:
-            if not names:
-                continue
+        stages = [[n for n in arguments.train if n not in (NEAR, SEEDS)]]
+        stages += [[n] for n in (NEAR, SEEDS) if n in arguments.train]
+        near: dict[str, Any] = {"pool": grid.grid(grid.GRIDS["mnist"]), "scored": False}
+        for names in filter(None, stages):
             grid.run(
                 [cell for name in names for cell in group(name, folder)],
                 arguments.pictures,
@@ -158,7 +153,7 @@ def main() -> None:
                 arguments.workers,
                 arguments.engine,
                 arguments.address,
-                **options,
+                **(near if names == [NEAR] else {}),
             )
         if arguments.disk:
             on_disk(arguments.pictures, folder)

@@ -100,7 +100,8 @@ def dot(x: Array, matrix: Array) -> Array:
 
 
 def wide(vector: Array, count: int) -> Array:
-    """One number per channel -> one row of `count` positions: numpy is slow along short last axes."""
+    """Numbers per channel, along the last axis -> per channel of `count` positions: numpy is slow along
+    short axes."""
     return np.tile(vector, count)
 
 

@@ -41,19 +41,14 @@ def of_round_one(result: Result, data: str) -> bool:
 
 
 def _like(result: Result, base: Cell) -> bool:
-    return _kin(result, base) and set(_cell(result).beta) <= set(BETAS)
+    return _kin(result, base) and set(result["cell"]["beta"]) <= set(BETAS)
 
 
 def _kin(result: Result, base: Cell) -> bool:
     """Whether this is a cell like another, with any weights and seed."""
-    cell = _cell(result)
-    alike = asdict(cell) | {"beta": base.beta, "seed": base.seed} == asdict(base)
-    return alike and len(cell.beta) == len(base.beta)
-
-
-def _cell(result: Result) -> Cell:
     fields: Result = {k: tuple(v) if isinstance(v, list) else v for k, v in result["cell"].items()}
-    return Cell(**fields)
+    alike = asdict(Cell(**fields)) | {"beta": base.beta, "seed": base.seed} == asdict(base)
+    return alike and len(fields["beta"]) == len(base.beta)
 
 
 def of_one_network(result: Result, data: str) -> bool:
@@ -159,7 +154,7 @@ def _t2(grid: Grid) -> Check:
 
 def pairs(results: list[Result], data: str) -> list[tuple[int, Result, Result]]:
     """Cells of the grid and those `beside` them: layer, cell, and neighbour of the same seed."""
-    kin = {(_cell(r).beta, _cell(r).seed): r for r in results if _kin(r, GRIDS[data])}
+    kin = {(tuple(r["beta"]), r["cell"]["seed"]): r for r in results if _kin(r, GRIDS[data])}
     found = [
         (layer, here, kin.get((beside(beta, layer), seed)))
         for (beta, seed), here in kin.items()
