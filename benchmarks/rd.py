@@ -6,7 +6,8 @@
 Writes one JSON a codec (CompressAI's results schema, with the points of every picture beside the
 means), a plot, and a table of BD-rates of hvcodec against each of them and against published curves in
 `anchors/` (each names its source; those were measured on Kodak, so compare on Kodak). BD-rates are over
-the range of the other codec from 0.15 to 2 bits per pixel, and over bands of PSNR.
+the range of the other codec from 0.15 to 2 bits per pixel, and over bands of PSNR. What was interrupted
+goes on where it was.
 """
 
 import argparse
@@ -33,10 +34,17 @@ ANCHORS = Path(__file__).parent / "anchors"
 MEASURES = ("bpp", "psnr-rgb", "ms-ssim-rgb", "encoding_time", "decoding_time")
 
 
-def measure(codec: Codec, pictures: list[tuple[str, np.ndarray]]) -> dict:
-    """Run a codec at all its settings over all pictures."""
-    each: dict[str, dict[str, list[float]]] = {}
-    for name, pixels in tqdm(pictures, desc=codec.name):
+def measure(codec: Codec, pictures: list[tuple[str, np.ndarray]], part: Path) -> dict:
+    """Run a codec at all its settings over all pictures.
+
+    Args:
+        part: file of what is measured so far, so that hours of effort can be interrupted.
+    """
+    what = {"description": codec.about, "settings": list(codec.settings)}
+    before = json.loads(part.read_text()) if part.exists() else {}
+    pictures_done = before.get("pictures", {})
+    each = pictures_done if {**what, "pictures": pictures_done} == before else {}
+    for name, pixels in tqdm([found for found in pictures if found[0] not in each], desc=codec.name):
         points: dict[str, list[float]] = {measure: [] for measure in MEASURES}
         for setting in codec.settings:
             start = time.perf_counter()
@@ -54,11 +62,12 @@ def measure(codec: Codec, pictures: list[tuple[str, np.ndarray]]) -> dict:
             for key, value in zip(MEASURES, values):
                 points[key].append(value)
         each[name] = points
+        part.write_text(json.dumps({**what, "pictures": each}))
+    part.unlink(missing_ok=True)
     means = {key: np.mean([p[key] for p in each.values()], axis=0).tolist() for key in MEASURES}
     return {
         "name": codec.name,
-        "description": codec.about,
-        "settings": codec.settings,
+        **what,
         "results": means,
         "pictures": each,
     }
@@ -211,7 +220,7 @@ def main() -> None:
     codecs = {codec.name: codec for codec in (mine, *CLASSICAL)}
     wanted = arguments.codecs.split(",") if arguments.codecs else list(codecs)
     for name in wanted:
-        result = measure(codecs[name], pictures)
+        result = measure(codecs[name], pictures, arguments.out / f"{name}.part.json")
         (arguments.out / f"{name}.json").write_text(json.dumps(result, indent=1))
     # Codecs measured into this folder earlier stay in the table.
     results = measured(arguments.out) | dict(published())

@@ -138,7 +138,7 @@ class Pass:
 
 def _groups(index: Index, tables: "Coding") -> tuple[np.ndarray, list[tuple[int, int, int]]]:
     """Coded positions sorted by table, and the (table, start, stop) of each group among them."""
-    coded = np.flatnonzero(~tables.silent[index.table])
+    coded = np.flatnonzero((~tables.silent).take(index.table))
     used = index.table[coded]
     order = coded[np.argsort(used, kind="stable")]
     found, starts = np.unique(index.table[order], return_index=True)

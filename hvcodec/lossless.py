@@ -201,7 +201,7 @@ class Lossless:
                         found[inside] = differences[..., None] + here[..., :1] - here
                         break
                 if absorb is not None:
-                    logs = np.sign(found) * exact.log2(1 + np.abs(found)) / 2
+                    logs = exact.symlog2(found) / 2
                     h += absorb(np.concatenate([np.clip(found / 8, -8, 8), logs], 2))
 
     def _colours(

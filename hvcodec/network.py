@@ -4,6 +4,7 @@ Features and latents are arrays H x W x C of float32. Pictures are worked on in 
 into a processor's cache; since sums are exact, strips and threads change no bit of the result.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from . import exact, modelfile
 from .errors import ModelError
 from .exact import Array
 from .ladder import LAYERS, STRIDES
-from .parallel import in_parallel, strips
+from .parallel import Scratch, in_parallel, strips
 from .steps import OFF, STEPS_PER_OCTAVE
 from .transform import BLOCK, DC_PLANES, OVERLAP, Transform
 
@@ -54,19 +55,31 @@ class Prior(NamedTuple):
     shape: Array
 
 
+# OpenBLAS spares itself much copying where products are small, up to about 10^6 multiplications: with a
+# matrix of up to so many numbers so many positions are a part.
+SMALL, PART = 1 << 13, 96
+
 RUN = 1024  # numbers that a depthwise product works on at a time: the fastest cache holds them
+
+_scratch = Scratch()
 
 Choose = Callable[[int, int, Prior], Array]
 
 
-def shuffle(x: Array, r: int) -> Array:
-    """Channels to r x r positions: H x W x C r^2 -> H r x W r x C."""
+def lines_of(x: Array, r: int) -> Array:
+    """What `shuffle` makes, as a view of its channels: H x r x W x (r C)."""
     h, w, c = x.shape
-    return x.reshape(h, w, c // r**2, r, r).transpose(0, 3, 1, 4, 2).reshape(h * r, w * r, c // r**2)
+    return x.reshape(h, w, r, c // r).transpose(0, 2, 1, 3)
+
+
+def shuffle(x: Array, r: int) -> Array:
+    """Channels to r x r positions: H x W x (r r C) -> H r x W r x C."""
+    h, w, c = x.shape
+    return lines_of(x, r).reshape(h * r, w * r, c // r**2)
 
 
 def unshuffle(x: Array, r: int) -> Array:
-    """The inverse of `shuffle`."""
+    """r x r positions to channels: H r x W r x C -> H x W x (C r r)."""
     h, w, c = x.shape
     x = x.reshape(h // r, r, w // r, r, c).transpose(0, 2, 4, 1, 3)
     return x.reshape(h // r, w // r, c * r**2)
@@ -94,9 +107,14 @@ def put(part: Array, p: int, passes: int, into: Array, add: bool = False) -> Non
             target[...] = source
 
 
-def dot(x: Array, matrix: Array) -> Array:
-    """N x inputs -> N x outputs; all products over channels go through here."""
-    return x @ matrix
+def dot(x: Array, matrix: Array, out: Array | None = None) -> Array:
+    """N x inputs -> N x outputs, in `out` if given; all products over channels go through here."""
+    count = math.gcd(len(x), PART)
+    if matrix.size > SMALL or count < PART // 4:
+        return np.matmul(x, matrix, out=out)
+    out = np.empty((len(x), matrix.shape[1]), x.dtype) if out is None else out
+    np.matmul(x.reshape(-1, count, x.shape[1]), matrix, out=out.reshape(-1, count, out.shape[1]))
+    return out
 
 
 def wide(vector: Array, count: int) -> Array:
@@ -111,17 +129,15 @@ def run_of(width: int, channels: int) -> int:
     return next(n for n in range(most, 0, -1) if width % n == 0)
 
 
-def depthwise(padded: Array, kernel: Array, channels: int) -> Array:
+def depthwise(padded: Array, kernel: Array, channels: int, out: Array) -> None:
     """3x3 correlation of every channel with a kernel of its own.
 
     Args:
         padded: (H + 2) x (W + 2) C: rows of positions, with a margin of one position.
         kernel: 3 x 3 x run C: the taps, for a run of positions that divides W.
-
-    Returns:
-        H x W C.
+        out: H x W C, contiguous.
     """
-    height, size = padded.shape[0] - 2, padded.shape[1] - 2 * channels
+    height, size = out.shape
     run = kernel.shape[2]
     row, number = padded.strides
     windows = np.ndarray(
@@ -131,7 +147,7 @@ def depthwise(padded: Array, kernel: Array, channels: int) -> Array:
         strides=(row, run * number, row, channels * number, number),
     )
     # The sum in one go over cached numbers: twice as fast as nine products and their sums.
-    return np.einsum("hwijc,ijc->hwc", windows, kernel).reshape(height, size)
+    np.einsum("hwijc,ijc->hwc", windows, kernel, out=out.reshape(height, -1, run))
 
 
 class Product:
@@ -215,28 +231,40 @@ class Block:
         def work(top: int, bottom: int) -> None:
             first, last = max(top - 1, 0), min(bottom + 1, height)
             rows, size = bottom - top, width * channels
-            padded = np.zeros((rows + 2, size + 2 * channels), np.float32)
+            padded, u, hidden, result = _scratch.arrays(
+                (rows + 2, size + 2 * channels),
+                (rows * width, channels),
+                (rows * width, self.expand.shape[1]),
+                (rows * width, channels),
+            )
+            padded[: first - top + 1] = padded[last - top + 1 :] = 0
+            padded[:, :channels] = padded[:, -channels:] = 0
             inner = padded[first - top + 1 : last - top + 1, channels:-channels]
             np.multiply(h[first:last], np.float32(1 / self.unit), out=inner)
             if self.limit is not None:
                 exact.whole(inner, self.limit, out=inner)
-            u = depthwise(padded, kernel, channels)
+            depthwise(padded, kernel, channels, out=u.reshape(rows, size))
             limit, hidden_limit = self.limits
             if limit is not None:
                 exact.whole(u, limit, out=u)
-            hidden = dot(u.reshape(-1, channels), self.expand)
+            hidden = dot(u, self.expand, hidden)
             lines = hidden.reshape(rows, -1)
             lines += shift
             if hidden_limit is None:
                 np.maximum(hidden, 0, out=hidden)
             else:
                 exact.whole(hidden, hidden_limit, out=hidden, least=0)  # ReLU
-            result = dot(hidden, self.project).reshape(rows, size)
+            result = dot(hidden, self.project, result).reshape(rows, size)
             result += biases
             np.add(result, h[top:bottom], out=out[top:bottom])
 
         in_parallel(work, strips(height, 2 * width * channels))
         return out.reshape(height, width, channels)
+
+
+def in_places(outputs: Array, r: int) -> Array:
+    """Along the first axis: C r r -> r r C, so that what goes to one place is together."""
+    return outputs.reshape(-1, r * r, *outputs.shape[1:]).swapaxes(0, 1).reshape(outputs.shape)
 
 
 class Parts:
@@ -260,9 +288,10 @@ class Parts:
         except StopIteration:
             raise ValueError("fewer grids than products") from None
 
-    def product(self, name: str) -> Product:
-        grid = self._grid()
-        return Product(self._tensors[name + ".weight"], self._tensors[name + ".bias"], grid)
+    def product(self, name: str, r: int = 1) -> Product:
+        """Its outputs in the order that `shuffle` by r takes; models have them as C r r."""
+        weights, biases = (in_places(self._tensors[f"{name}.{x}"], r) for x in ("weight", "bias"))
+        return Product(weights, biases, self._grid())
 
     def blocks(self, name: str, count: int) -> list[Block]:
         found = []
@@ -299,7 +328,9 @@ def delta(step: int) -> np.float32:
 
 def compress(value: Array) -> Array:
     """Coefficients on a logarithmic scale, about -3 .. 3."""
-    return np.sign(value) * exact.log2(1 + np.abs(value) / 2) / 4
+    result = exact.symlog2(value / 2)
+    result /= 4
+    return result
 
 
 class Network:
@@ -331,16 +362,16 @@ class Network:
             ]
             for k, la in enumerate(LAYERS)
         ]
-        self.up = [product(f"up.{k}") for k in range(len(STRIDES) - 1)]
+        self.up = [product(f"up.{k}", 2) for k in range(len(STRIDES) - 1)]
         self.closing_blocks = blocks("closing_blocks", config["closing_blocks"])
         self.closing_head = product("closing_head")
-        self.middle_in = product("middle_in")
+        self.middle_in = product("middle_in", 2)
         self.middle_blocks = blocks("middle_blocks", config["middle_blocks"])
-        self.middle_out = product("middle_out")
-        self.synthesis_in = product("synthesis_in")
+        self.middle_out = product("middle_out", 2)
+        self.synthesis_in = product("synthesis_in", 4)
         self.synthesis_picture = product("synthesis_picture")
         self.synthesis_blocks = blocks("synthesis_blocks", config["synthesis_blocks"])
-        self.synthesis_out = product("synthesis_out")
+        self.synthesis_out = product("synthesis_out", 2)
         parts.end()
         loose = Parts(t, None)
         self.analysis = (
@@ -348,7 +379,7 @@ class Network:
             loose.blocks("analysis_blocks", config["analysis_blocks"]),
             loose.product("analysis_out"),
         )
-        self.gain = exact.rounded_condition(t["synthesis_gain.weight"])
+        self.gain = in_places(exact.rounded_condition(t["synthesis_gain.weight"]), 2)
         self.spreads = [t[f"spread_{la.name}"] for la in LAYERS]
         shapes = np.arange(8, dtype=np.float32) / 7
         start, end = t["tail"]
@@ -431,9 +462,7 @@ class Network:
                     h = block(h, condition)
                 prior = self._prior(head, h, p, la.passes, spread)
                 residual = choose(index, p, prior)
-                value = prior.mean + residual
-                put(value, p, la.passes, layer)
-                self._absorb(absorb, value, residual / step, spread, p, la.passes, h)
+                self._absorb(absorb, prior.mean, residual, step, spread, p, la.passes, layer, h)
             values.append(layer)
         return values, h
 
@@ -462,28 +491,36 @@ class Network:
     @staticmethod
     def _absorb(
         absorb: Product,
-        values: Array,
-        symbols: Array,
+        mean: Array,
+        residual: Array,
+        step: np.float32,
         spread: Array,
         p: int,
         passes: int,
+        layer: Array,
         h: Array,
     ) -> None:
-        """Add to the trunk what the values of a pass tell: themselves in units of the spread and on a
-        logarithmic scale, and their symbols likewise, through the product `absorb`."""
-        height, width, channels = values.shape
+        """Put the values of a pass, mean and residual, into the layer, and add to the trunk what they
+        tell: themselves in units of the spread and on a logarithmic scale, and their symbols likewise,
+        through the product `absorb`."""
+        height, width, channels = mean.shape
 
         def work(top: int, bottom: int) -> None:
-            value, symbol = values[top:bottom], symbols[top:bottom]
-            parts = [
-                np.clip(value / spread, -8, 8),
-                compress(value),
-                np.sign(symbol) * exact.log2(1 + np.abs(symbol)) / 2,
-            ]
-            told = absorb.rows(np.concatenate(parts, 2))
+            value = mean[top:bottom] + residual[top:bottom]
+            put(value, (p + top) % 2, passes, layer[top:bottom])
+            inputs = np.empty((bottom - top, width, 3 * channels), np.float32)
+            of_value, of_size, of_symbol = np.split(inputs, 3, 2)
+            np.divide(value, spread, out=of_value)
+            of_value.clip(-8, 8, out=of_value)
+            of_size[...] = compress(value)
+            symbol = residual[top:bottom] / step
+            said = symbol != 0  # which few are, where time goes
+            of_symbol[...] = 0
+            of_symbol[said] = exact.symlog2(symbol[said]) / 2
+            told = absorb.rows(inputs)
             put(told, (p + top) % 2, passes, h[top:bottom], add=True)
 
-        in_parallel(work, strips(height, width * channels))
+        in_parallel(work, strips(height, width * max(3 * channels, h.shape[2])))
 
     @property
     def halo(self) -> int:
@@ -518,8 +555,9 @@ class Network:
 
         def start(top: int, bottom: int) -> None:
             part = u[4 * top : 4 * bottom]
-            part[...] = shuffle(self.synthesis_in.rows(h[top:bottom]), 4)
-            part += shuffle(self.middle_out.rows(middle[2 * top : 2 * bottom]), 2)
+            lines, halves = (part.reshape(-1, r, 4 * width // r, part.shape[2] * r) for r in (4, 2))
+            lines[...] = lines_of(self.synthesis_in.rows(h[top:bottom]), 4)
+            halves += lines_of(self.middle_out.rows(middle[2 * top : 2 * bottom]), 2)
             part += self.synthesis_picture.rows(unshuffle(linear[8 * top : 8 * bottom] / 64, 2))
 
         in_parallel(start, rows)

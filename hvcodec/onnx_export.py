@@ -193,7 +193,7 @@ def _picture(network: Network) -> Graph:
         u = g.block(u, block, features)
     gain = g.op("Mul", g.conditioned(network.gain, features), g.number(8))
     details = g.op("Mul", g.product(u, network.synthesis_out), gain)
-    details = g.op("DepthToSpace", details, blocksize=2, mode="CRD")
+    details = g.op("DepthToSpace", details, blocksize=2, mode="DCR")
     x = g.op("Add", g.op("Add", details, linear), g.number(128))
     size: Shape = [1, 3, "8 height", "8 width"]
     for name, unit, kind in ("pixels", 1, UINT8), ("sixteenths", UNIT, INT16):

@@ -229,7 +229,7 @@ class Graph:
         matrix = np.concatenate([product.matrix, product.biases[None]])
         ones = self.whole(0, 0, 0, 0, 0, 1, 0, 0)
         x = self.op("Pad", self._inputs_of(x, product), ones, self.number(1))
-        weights = self.weight(matrix.reshape(len(matrix), -1, r, r))
+        weights = self.weight(matrix.reshape(len(matrix), r, r, -1).transpose(0, 3, 1, 2))
         return self.op("ConvTranspose", x, weights, strides=[r, r])
 
     def _inputs_of(self, x: str, product: Product) -> str:

@@ -25,7 +25,7 @@ import numpy as np
 from .errors import FormatError
 from .exact import CAPACITY, Array
 from .lossless_tables import UNIT
-from .parallel import in_parallel, single_threaded_blas
+from .parallel import in_parallel, single_threaded_blas, strips
 
 # Components of a picture, in sixteenths of a grey level: R + G + B and two of colour; orthogonal.
 COMPONENTS = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]], np.float32)
@@ -58,7 +58,7 @@ ENOUGH = 0.5  # of what errors are worth by the objective, to be sure that a fil
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # shares of the mean of the normal matrix's diagonal
 LIMIT_BITS, UNIT_BITS, RICE_BITS = 5, 2, 3
 WORD = 4  # bytes
-STRIP = 1 << 15  # pixels worked on at a time: smaller parts only make threads wait for each other
+STRIP = 1 << 16  # pixels worked on at a time: smaller parts only make threads wait for each other
 
 
 class Weights(NamedTuple):
@@ -103,13 +103,15 @@ class Restoration:
         scale = SIXTH * FINEST
 
         def work(top: int, inputs: Array) -> None:
-            # Of what follows float64 holds whole numbers, and the floor of their quotient, exactly.
-            corrections = back @ (matrix @ inputs)
-            rows = inputs.shape[1] // shown.shape[1]
-            before = shown[top : top + rows].reshape(-1, 3).T * float(scale)
-            after = (before + corrections + scale * UNIT // 2) / (scale * UNIT)
-            after = np.clip(np.floor(after), 0, 255).astype(np.uint8)
-            restored[top : top + rows] = after.T.reshape(rows, -1, 3)
+            # Row by row: products of few numbers are faster. Of what follows float64 holds whole
+            # numbers, and the floor of their quotient, exactly.
+            after = back @ (matrix @ inputs.transpose(1, 0, 2))
+            rows = slice(top, top + len(after))
+            after += shown[rows].transpose(0, 2, 1) * float(scale)
+            after += scale * UNIT // 2
+            after /= scale * UNIT
+            np.floor(after, out=after)
+            restored[rows] = after.clip(0, 255, out=after).transpose(0, 2, 1)
 
         _over_strips(work, shown, limits, wanted)
         return restored
@@ -200,12 +202,16 @@ def _largest(number: int, limits: list[int]) -> int:
     return 2 * min(difference, LIMITS[limits[c]] if clipped else difference)
 
 
+def _moved(plane: Array, rows: slice, columns: slice, i: int, j: int) -> Array:
+    """A part of a plane, so many rows further down and columns to the right."""
+    return plane[rows.start + i : rows.stop + i, columns.start + j : columns.stop + j]
+
+
 def _over_strips(
     work: Callable[[int, Array], None], shown: Array, limits: list[int], wanted: Sequence[int]
 ) -> None:
-    """Call work(first row, inputs) for strips: float32, `wanted` x pixels, whole numbers."""
+    """Call work(first row, inputs) for strips: float32, `wanted` x rows x columns, whole numbers."""
     height, width = shown.shape[:2]
-    rows = max(STRIP // width, 1)
 
     def own(top: int, bottom: int) -> None:
         first, last = max(top - REACH, 0), min(bottom + REACH, height)
@@ -213,26 +219,27 @@ def _over_strips(
         margins = (REACH - (top - first), REACH - (last - bottom)), (REACH, REACH)
         planes = np.pad(planes.reshape(3, last - first, width), ((0, 0), *margins), "edge")
         tall = bottom - top
-        middle = planes[:, REACH : REACH + tall, REACH : REACH + width]
-        twice = 2 * middle
+        twice = 2 * planes[:, REACH : REACH + tall, REACH : REACH + width]
         inputs = np.empty((len(wanted), tall, width), np.float32)
         for out, number in zip(inputs, wanted):
             c, (i, j), clipped = INPUTS[number]
-            one, other = (
-                planes[c, y : y + tall, x : x + width]
-                for y, x in ((REACH + i, REACH + j), (REACH - i, REACH - j))
-            )
             if clipped:
+                # A step to the pixel before is the step onwards from there: clip those that way only.
+                left, right = max(j, 0), max(-j, 0)
+                tops, lefts = slice(REACH - i, REACH + tall), slice(REACH - left, REACH + width + right)
+                steps = _moved(planes[c], tops, lefts, i, j) - planes[c, tops, lefts]
                 limit = np.float32(LIMITS[limits[c]])
-                np.clip(one - middle[c], -limit, limit, out=out)
-                out += np.clip(other - middle[c], -limit, limit)
+                np.clip(steps, -limit, limit, out=steps)
+                onwards, before = steps[i:, left:], steps[:tall, right:]
+                np.subtract(onwards[:, :width], before[:, :width], out=out)
             else:
-                np.add(one, other, out=out)
+                here = slice(REACH, REACH + tall), slice(REACH, REACH + width)
+                np.add(_moved(planes[c], *here, i, j), _moved(planes[c], *here, -i, -j), out=out)
                 out -= twice[c]
-        work(top, inputs.reshape(len(wanted), -1))
+        work(top, inputs)
 
     with single_threaded_blas():
-        in_parallel(own, [(top, min(top + rows, height)) for top in range(0, height, rows)])
+        in_parallel(own, strips(height, width, STRIP))
 
 
 def fit(windows: Sequence[tuple[Array, Array]], worth: float) -> Restoration | None:
@@ -271,6 +278,7 @@ def _sums(shown: Array, errors: Array, limits: list[int]) -> tuple[Array, Array]
     strips: dict[int, tuple[Array, Array]] = {}
 
     def work(top: int, inputs: Array) -> None:
+        inputs = inputs.reshape(len(inputs), -1)
         here = errors[:, top * shown.shape[1] :][:, : inputs.shape[1]]
         strips[top] = inputs @ inputs.T, inputs @ here.T
 

@@ -106,8 +106,9 @@ class Costs:
         """Costs of symbols for each of some shifts of their scales; int32, in 1/64 bits."""
         size = np.minimum(np.abs(coded.symbol), MOST)
         at = ((coded.level + MARGIN) * SHAPES + coded.shape) * (MOST + 1) + size
-        for shift in shifts:
-            yield self._costs[at + shift * (SHAPES * (MOST + 1))]
+        at = at.astype(np.intp)  # or every `take` would make it so
+        for shift in shifts.tolist():
+            yield self._costs.take(at + shift * (SHAPES * (MOST + 1)))
 
     def index(self, coded: "Coded") -> Index:
         """Tables of symbols."""
@@ -126,15 +127,16 @@ class Coded:
     """
 
     def __init__(self, symbols: Array, tables: Index, grid: Grid, costs: Costs) -> None:
-        self.position = np.flatnonzero(~costs.tables.silent[tables.table]).astype(np.int32)
+        self.position = np.flatnonzero((~costs.tables.silent).take(tables.table)).astype(np.int32)
         area = grid.rows * grid.columns
-        self.channel = self.position // area
-        place = self.position - self.channel * area  # numpy is slow at remainders
+        self.channel = self.position // area  # and no remainders: numpy is slow at them
+        place = self.position - self.channel * area
         self.row = place // grid.columns
         self.column = place - self.row * grid.columns
         self.colour = 1 - LUMA[grid.layer][self.channel].astype(np.int32)
         table, shift = (part[self.position].astype(np.int32) for part in tables)
-        self.level, self.shape = table // SHAPES + shift * SCALES_PER_OCTAVE, table % SHAPES
+        level = table // SHAPES
+        self.level, self.shape = level + shift * SCALES_PER_OCTAVE, table - level * SHAPES
         self.symbol = symbols[self.position]
 
     def __len__(self) -> int:

@@ -24,6 +24,7 @@ BLOCK = 8
 DC_PLANES = 3
 PLANES = DC_PLANES * BLOCK**2  # coefficients per block
 OVERLAP = 4
+INNER = slice(OVERLAP, -OVERLAP)  # what lies around inner borders of blocks
 WEIGHT_UNIT = 2.0**-14
 VALUE_UNIT = 2.0**-8
 REDUCTIONS = {64: 1, 32: 1, 16: 2, 8: 3}  # strides of the means, and layers that these need
@@ -67,33 +68,21 @@ def unhaar(means: Array, details: Array) -> Array:
     return wide
 
 
-def to_blocks(planes: Array) -> Array:
-    """H x W x 3 -> H/8 x W/8 x 192, plane x row x column of each block."""
-    h, w, c = planes.shape
-    blocks = planes.reshape(h // BLOCK, BLOCK, w // BLOCK, BLOCK, c).transpose(0, 2, 4, 1, 3)
-    return blocks.reshape(h // BLOCK, w // BLOCK, -1)
-
-
-def from_blocks(blocks: Array) -> Array:
-    """The inverse of `to_blocks`."""
-    h, w, _ = blocks.shape
-    planes = blocks.reshape(h, w, 3, BLOCK, BLOCK).transpose(0, 3, 1, 4, 2)
-    return planes.reshape(h * BLOCK, w * BLOCK, 3)
-
-
-def rotate_borders(planes: Array, rotations: Array, axis: int) -> Array:
-    """Rotate the 8 pixels around every inner block border along an axis (0: down, 1: across).
+def turned_down(planes: Array, rotations: Array) -> Array:
+    """Every 8 rows rotated.
 
     Args:
+        planes: 3 x 8 n x W.
         rotations: 3 x 8 x 8, orthogonal; the transposed ones undo it.
     """
-    result = planes.copy()
-    for plane, rotation in enumerate(rotations):
-        lines = np.moveaxis(planes[..., plane], axis, 1)
-        inner = lines[:, OVERLAP:-OVERLAP].reshape(-1, BLOCK) @ rotation.T
-        into = np.moveaxis(result[..., plane], axis, 1)
-        into[:, OVERLAP:-OVERLAP] = inner.reshape(len(lines), -1)
-    return result
+    groups = planes.reshape(len(planes), -1, BLOCK, planes.shape[2])
+    return (rotations[:, None] @ groups).reshape(planes.shape)
+
+
+def turned_across(planes: Array, rotations: Array) -> Array:
+    """The same for every 8 columns."""
+    groups = planes.reshape(*planes.shape[:2], -1, BLOCK)
+    return (groups @ rotations.transpose(0, 2, 1)[:, None]).reshape(planes.shape)
 
 
 def _whole(values: Array, unit: float) -> Array:
@@ -123,16 +112,19 @@ class Transform:
     def blocks(self, pixels: Array) -> Array:
         """Pixels H x W x 3 (H, W multiples of 64) -> coefficients H/8 x W/8 x 192, DC first."""
         height, width = (n // BLOCK for n in pixels.shape[:2])
-        colour, basis = (matrix.T.astype(np.float32) for matrix in (self.colour, self.basis))
+        colour, basis = self.colour.astype(np.float32), self.basis.T.astype(np.float32)
         down, across = np.split(self.turns.astype(np.float32), 2)
         result = np.empty((height, width, PLANES), np.float32)
 
         def work(top: int, bottom: int) -> None:
             first = max(top - 1, 0)  # borders are turned together with what is beyond them
-            strip = pixels[first * BLOCK : (bottom + 1) * BLOCK] @ colour
-            strip = rotate_borders(strip, down, 0)[(top - first) * BLOCK :]
-            strip = rotate_borders(strip[: (bottom - top) * BLOCK], across, 1)
-            result[top:bottom] = to_blocks(strip) @ basis
+            strip = pixels[first * BLOCK : (bottom + 1) * BLOCK]
+            planes = (colour @ strip.reshape(-1, 3).T).reshape(3, *strip.shape[:2])
+            planes[:, INNER] = turned_down(planes[:, INNER], down)
+            planes = planes[:, (top - first) * BLOCK :][:, : (bottom - top) * BLOCK]
+            planes[..., INNER] = turned_across(planes[..., INNER], across)
+            blocks = planes.reshape(3, -1, BLOCK, width, BLOCK).transpose(1, 3, 0, 2, 4)
+            result[top:bottom] = blocks.reshape(-1, width, PLANES) @ basis
 
         in_parallel(work, strips(height, width * PLANES))
         return result
@@ -175,22 +167,33 @@ class Transform:
     def pixels(self, coefficients: Array) -> Array:
         """Coefficients as `join` gives them -> pixels H x W x 3 float32, not clamped."""
         height, width = (BLOCK * n for n in coefficients.shape[:2])
-        planes = np.empty((height, width, 3))
+        # Whole numbers of `VALUE_UNIT`, in which all that follows is; and where 8 rows around a border
+        # belong together.
+        planes = np.empty((3, height, width))
         result = np.empty((height, width, 3), np.float32)
         down, across = self.turns[:3].transpose(0, 2, 1), self.turns[3:].transpose(0, 2, 1)
+        colour = self.colour * VALUE_UNIT
 
         def blocks(top: int, bottom: int) -> None:
-            strip = from_blocks(_whole(coefficients[top:bottom], VALUE_UNIT) @ self.basis)
-            strip = rotate_borders(_whole(strip, VALUE_UNIT), across, 1)
-            planes[top * BLOCK : bottom * BLOCK] = _whole(strip, VALUE_UNIT)
+            numbers = coefficients[top:bottom] * np.float32(1 / VALUE_UNIT)
+            found = np.rint(numbers, out=numbers).astype(np.float64) @ self.basis
+            strip = planes[:, top * BLOCK : bottom * BLOCK]
+            into = strip.reshape(3, -1, BLOCK, width // BLOCK, BLOCK)
+            np.rint(found.reshape(*found.shape[:2], 3, BLOCK, BLOCK).transpose(2, 0, 3, 1, 4), out=into)
+            np.rint(turned_across(strip[..., INNER], across), out=strip[..., INNER])
+
+        def show(row: int, part: Array) -> None:
+            size = part.shape[1], width, 3
+            result[row : row + len(part[0])] = (part.reshape(3, -1).T @ colour).reshape(size)
 
         def pixels(top: int, bottom: int) -> None:
             # From the middle of a block to the middle of another, and to the picture's ends.
-            first = top * BLOCK - OVERLAP if top else 0
-            last = bottom * BLOCK - OVERLAP if bottom * BLOCK < height else height
-            strip = planes[max(first - OVERLAP, 0) : last + OVERLAP if last < height else height]
-            turned = rotate_borders(strip, down, 0)[OVERLAP if top else 0 :]
-            result[first:last] = _whole(turned[: last - first], VALUE_UNIT) @ self.colour
+            first, last = top * BLOCK - OVERLAP if top else OVERLAP, bottom * BLOCK - OVERLAP
+            show(first, np.rint(turned_down(planes[:, first:last], down)))
+            if not top:
+                show(0, planes[:, :OVERLAP])
+            if last + OVERLAP == height:
+                show(last, planes[:, last:])
 
         rows = strips(height // BLOCK, 2 * width * BLOCK * 3)
         in_parallel(blocks, rows)
