@@ -39,7 +39,7 @@ class Opening(NamedTuple):
     Attributes:
         known: before.
         mean, delta: prior mean, and step, coefficient units.
-        level, shape: scale and shape of the prior as integers.
+        table: those that the prior means.
         whole: positions of coefficients that nothing was said of so far; coded as on the ladder.
         parted: positions of those that are coded as a part of their window.
         parts, costs: of these windows, and in bits.
@@ -49,8 +49,7 @@ class Opening(NamedTuple):
     known: Known
     mean: Array
     delta: np.float32
-    level: Array
-    shape: Array
+    table: tables.Index
     whole: Array
     parted: Array
     parts: refinement.Parts
@@ -162,47 +161,45 @@ class Engine:
         return Costs(self.tables)
 
     @staticmethod
-    def _index(prior: Prior, step: np.float32) -> tuple[Array, Array, tables.Index]:
-        """Quantised scale, quantised shape (int16), and the tables that they mean; flat."""
+    def _index(prior: Prior, step: np.float32) -> tables.Index:
+        """The tables that the quantised prior means; flat."""
         height, width, channels = prior.mean.shape
-        found = np.empty((4, channels, height, width), np.int16)
+        found = np.empty((2, channels, height, width), np.int16)
         unit = exact.log2(np.asarray(step))
 
         def work(top: int, bottom: int) -> None:
             level = tables.quantise_scale(prior.log2_scale[top:bottom] - unit)
             shape = tables.quantise_shape(prior.shape[top:bottom])
-            for target, part in zip(found, (level, shape, *tables.index(level, shape))):
+            for target, part in zip(found, tables.index(level, shape)):
                 target[:, top:bottom] = part.transpose(2, 0, 1)
 
         in_parallel(work, strips(height, width * channels))
-        level, shape, *index = found.reshape(4, -1)
-        return level, shape, tables.Index(*index)
+        return tables.Index(*found.reshape(2, -1))
 
-    def _mixture(self, level: Array, shape: Array) -> Mixture:
+    def _mixture(self, index: tables.Index) -> Mixture:
         """The distribution in symbols, as the tables have it."""
+        level, shape = tables.prior_of(index)
         ratio, weight = (part[shape] for part in self.network.wide_parts)
         return Mixture(tables.scale_of(level), ratio, weight)
 
-    def _windows(self, symbols: Symbols, level: Array, shape: Array) -> tuple[Array, Array]:
+    def _windows(self, symbols: Symbols, index: tables.Index) -> tuple[Array, Array]:
         """Windows that symbols of the ladder leave, in steps from the prior's mean; without ends where
         the table is silent, since nothing was said there."""
-        said = ~self.tables.silent[tables.index(level, shape).table]
+        said = ~self.tables.silent[index.table]
         low, high = (np.full(said.shape, end, np.float32) for end in (-np.inf, np.inf))
-        own = self._mixture(level[said], shape[said])
+        own = self._mixture(index.at(said))
         low[said], high[said] = refinement.window(symbols[said].astype(np.float32), own)
         return low, high
 
-    def _known(
-        self, symbols: Symbols, mean: Array, step: np.float32, level: Array, shape: Array
-    ) -> Known:
+    def _known(self, symbols: Symbols, mean: Array, step: np.float32, index: tables.Index) -> Known:
         """What symbols of the ladder leave known; all flat."""
-        low_high = self._windows(symbols, level, shape)
+        low_high = self._windows(symbols, index)
         value, low, high = (mean + at * step for at in (symbols.astype(np.float32), *low_high))
         return Known(value, low, high, symbols == 0)
 
     def _open(self, known: Known, prior: Prior, step: np.float32) -> Opening:
         """What a pass has to say at the next step, given what is known."""
-        level, shape, table = self._index(prior, step)
+        table = self._index(prior, step)
         mean = flat(prior.mean)
         # Where zero is all but certain and all that there was, nothing is said.
         quiet = known.fresh & self.tables.silent[table.table]
@@ -211,14 +208,13 @@ class Engine:
         whole = np.flatnonzero(~quiet & open_ended)
         parted = np.flatnonzero(~quiet & ~open_ended)
         parts = refinement.parts(Known(*(field[parted] for field in known)), mean[parted], step)
-        own = self._mixture(level[parted], shape[parted])
+        own = self._mixture(table.at(parted))
         down, up, part_table = tables.quantise_odds(*refinement.odds(parts.edges, own))
         return Opening(
             known._replace(value=np.where(quiet, mean, known.value)),
             mean,
             step,
-            level,
-            shape,
+            table,
             whole,
             parted,
             parts,
@@ -243,11 +239,11 @@ class Engine:
         Raises:
             FormatError: symbols that cannot be.
         """
-        before, mean, step, level, shape, whole, parted, parts, costs, _ = opening
+        before, mean, step, table, whole, parted, parts, costs, _ = opening
         first, second = symbols[: len(whole)], symbols[len(whole) :]
         if np.abs(second).max(initial=0) > 1:
             raise FormatError("the coded data do not fit the model")
-        new = self._known(first, mean[whole], step, level[whole], shape[whole])
+        new = self._known(first, mean[whole], step, table.at(whole))
         narrower = refinement.narrow(second, parts, costs, mean[parted], step, before.fresh[parted])
         after = Known(*(field.copy() for field in before))
         for field, a, b in zip(after, new, narrower):
@@ -308,11 +304,11 @@ class Engine:
                 layers[layer].append(Pass(symbols, opening.coded, self.tables))
                 memory[index, p] = self._close(opening, symbols)
                 return unflat(memory[index, p].value, prior.mean) - prior.mean
-            level, shape, table = self._index(prior, step)
+            table = self._index(prior, step)
             symbols = self.tables.quantise(target, table, here) * ~self.tables.silent[table.table]
             layers[layer].append(Pass(symbols, table, self.tables, Grid(index, *prior.mean.shape[:2])))
             if levels(steps):
-                memory[index, p] = self._known(symbols, flat(prior.mean), step, level, shape)
+                memory[index, p] = self._known(symbols, flat(prior.mean), step, table)
             return unflat(symbols.astype(np.float32), prior.mean) * step
 
         height, width = (n * LAYERS[-1].stride for n in latents[-1].shape[:2])
@@ -391,10 +387,10 @@ class Engine:
                 return np.zeros_like(prior.mean)
             step = delta(indices[index])
             if not run:
-                level, shape, table = self._index(prior, step)
+                table = self._index(prior, step)
                 symbols = pop(layer, table, Grid(index, *prior.mean.shape[:2]))
                 if levels(steps):
-                    memory[index, p] = self._known(symbols, flat(prior.mean), step, level, shape)
+                    memory[index, p] = self._known(symbols, flat(prior.mean), step, table)
                 return unflat(symbols.astype(np.float32), prior.mean) * step
             if layer < count:
                 opening = self._open(memory[index, p], prior, step)

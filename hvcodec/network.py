@@ -175,7 +175,8 @@ class Product:
         h, w, c = x.shape
         flat = x.reshape(-1, c)
         if self.limit is not None:
-            flat = flat * np.float32(1 / self.unit)
+            (inputs,) = _scratch.arrays(flat.shape)
+            flat = np.multiply(flat, np.float32(1 / self.unit), out=inputs)
             exact.whole(flat, self.limit, out=flat)
         y = dot(flat, self.matrix).reshape(h, -1)
         y += wide(self.biases, w)

@@ -34,7 +34,17 @@ from . import exact
 from .ans import Grid, Pass, Stack, Tables
 from .exact import Array
 from .ladder import LAYERS, colour_planes
-from .tables import MAX_SHIFT, SCALES, SCALES_PER_OCTAVE, SHAPES, SYMBOL_TABLES, TOTAL, Index, index
+from .tables import (
+    MAX_SHIFT,
+    SCALES,
+    SCALES_PER_OCTAVE,
+    SHAPES,
+    SYMBOL_TABLES,
+    TOTAL,
+    Index,
+    index,
+    prior_of,
+)
 
 
 class Latents(NamedTuple):
@@ -129,14 +139,13 @@ class Coded:
     def __init__(self, symbols: Array, tables: Index, grid: Grid, costs: Costs) -> None:
         self.position = np.flatnonzero((~costs.tables.silent).take(tables.table)).astype(np.int32)
         area = grid.rows * grid.columns
-        self.channel = self.position // area  # and no remainders: numpy is slow at them
-        place = self.position - self.channel * area
+        self.channel = self.position // area
+        place = self.position - self.channel * area  # numpy is slow at remainders
         self.row = place // grid.columns
         self.column = place - self.row * grid.columns
         self.colour = 1 - LUMA[grid.layer][self.channel].astype(np.int32)
-        table, shift = (part[self.position].astype(np.int32) for part in tables)
-        level = table // SHAPES
-        self.level, self.shape = level + shift * SCALES_PER_OCTAVE, table - level * SHAPES
+        own = Index(*(part[self.position].astype(np.int32) for part in tables))
+        self.level, self.shape = prior_of(own)
         self.symbol = symbols[self.position]
 
     def __len__(self) -> int:

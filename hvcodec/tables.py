@@ -51,8 +51,11 @@ class Index(NamedTuple):
 
 def quantise_scale(log2_scale: Array) -> Array:
     """log2 of scales in symbol units -> integers in 1/8 octaves, int16; `LOWEST` is 0."""
-    level = np.rint((log2_scale - LOWEST) * SCALES_PER_OCTAVE)
-    return np.clip(level, 0, SCALES - 1 + MAX_SHIFT * SCALES_PER_OCTAVE).astype(np.int16)
+    level = log2_scale - LOWEST
+    level *= SCALES_PER_OCTAVE
+    np.rint(level, out=level)
+    level.clip(0, SCALES - 1 + MAX_SHIFT * SCALES_PER_OCTAVE, out=level)
+    return level.astype(np.int16)
 
 
 def quantise_shape(shape: Array) -> Array:
@@ -71,6 +74,12 @@ def index(level: Array, shape: Array) -> Index:
     shift = -(-over // SCALES_PER_OCTAVE)
     table = (level - shift * SCALES_PER_OCTAVE) * SHAPES + shape
     return Index(table.astype(np.int16), shift.astype(np.int16))
+
+
+def prior_of(index: Index) -> tuple[Array, Array]:
+    """The inverse of `index`: quantised scale and shape; of the dtype of the index."""
+    octave = index.table // SHAPES  # and no remainder: numpy is slow at them
+    return octave + index.shift * SCALES_PER_OCTAVE, index.table - octave * SHAPES
 
 
 def quantise_odds(down: Array, up: Array) -> tuple[Array, Array, Array]:
