@@ -44,8 +44,12 @@ def test_a_forked_process_has_threads_of_its_own(monkeypatch):
     parallel.in_parallel(lambda top, bottom: None, parts)
     child = os.fork()
     if not child:
-        parallel.in_parallel(lambda top, bottom: None, parts)
-        os._exit(0)
+        status = 1
+        try:
+            parallel.in_parallel(lambda top, bottom: None, parts)
+            status = 0
+        finally:
+            os._exit(status)
     for _ in range(200):
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
