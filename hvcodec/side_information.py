@@ -81,6 +81,7 @@ COST_UNIT = 64  # costs per bit
 MOST = 255  # symbols beyond cost as much
 HIGHEST = SCALES - 1 + MAX_SHIFT * SCALES_PER_OCTAVE  # level of a scale
 MARGIN = int(OF_BLOCKS.shifts[-1] + OF_CHANNELS.shifts[-1])
+LEVELS = HIGHEST + 2 * MARGIN + 1  # that shifts lead to
 LEAST_SAVED = 8.0  # bits that are worth the time
 
 LUMA = [np.array(colour_planes(k)) == 0 for k in range(len(LAYERS))]
@@ -100,7 +101,8 @@ class Costs:
 
     @cached_property
     def _costs(self) -> Array:
-        """In 1/64 bits, int32: by level from -MARGIN on, shape, and size of the symbol."""
+        """In 1/64 bits, int32: by shape, size of the symbol, and level from -MARGIN on, so that what
+        shifts of a scale cost is close together."""
         bits = np.empty((SYMBOL_TABLES, MOST + 1), np.float32)
         for row, counts, reach in zip(bits, self.tables.counts, self.tables.reaches.tolist()):
             own = exact.log2(np.float32(TOTAL) / counts[reach:].astype(np.float32))
@@ -110,15 +112,16 @@ class Costs:
         table, shift = index(np.clip(levels, self.floor, HIGHEST), np.arange(SHAPES))
         low = shift[..., None].astype(np.int32)
         entry = (np.arange(MOST + 1) + ((1 << low) >> 1)) >> low
-        return np.rint((bits[table[..., None], entry] + low) * COST_UNIT).astype(np.int32).ravel()
+        costs = np.rint((bits[table[..., None], entry] + low) * COST_UNIT).astype(np.int32)
+        return costs.transpose(1, 2, 0).ravel()
 
     def of(self, coded: "Coded", shifts: Array) -> Iterator[Array]:
         """Costs of symbols for each of some shifts of their scales; int32, in 1/64 bits."""
         size = np.minimum(np.abs(coded.symbol), MOST)
-        at = ((coded.level + MARGIN) * SHAPES + coded.shape) * (MOST + 1) + size
+        at = (coded.shape * (MOST + 1) + size) * LEVELS + coded.level + MARGIN
         at = at.astype(np.intp)  # or every `take` would make it so
         for shift in shifts.tolist():
-            yield self._costs.take(at + shift * (SHAPES * (MOST + 1)))
+            yield self._costs.take(at + shift)
 
     def index(self, coded: "Coded") -> Index:
         """Tables of symbols."""
