@@ -7,10 +7,11 @@ changes J by about
 
     its own bits  +  Delta dJ/dvalue  +  lambda Delta^2 / 3      (bits; the transform is orthonormal)
 
-Some of the moves that promise a gain are made at random, since they influence each other, and what they
-did is measured by the next run: every block of 64x64 pixels keeps its moves if its own J fell, or takes
-them back and tries fewer. So J falls steadily, everywhere at its own pace; the best state of all is
-kept, and the decoder never changes.
+This is a rough guide: what later symbols do about a move is not in it, and moves turn out better by 3
+bits on average, give or take twice that. So runs without a gradient, which take a third of the time,
+try some moves at random: every block of 64x64 pixels keeps its own if its J fell, or takes them back
+and tries fewer, down to one. What was tried is not tried again until the next gradient. So J falls
+steadily, everywhere at its own pace; the best state of all is kept, and the decoder never changes.
 
 Where levels of refinement follow, the search is for the symbols of the last one.
 
@@ -37,9 +38,10 @@ from .model import Model
 from .quantise import quantise
 from .refinement import LEAST_MASS, NARROWEST, Known, Memory, layer_of, levels, steps_of
 
-LEAST_GAIN = 0.0  # bits that a move must promise
-FIRST_SHARE, LARGEST_SHARE = 0.6, 0.9  # of the promising moves that are made at once
-AFTER_SUCCESS, AFTER_FAILURE = 1.3, 0.85  # factors on a block's share
+LEAST_GAIN = -2.0  # bits that a move must promise
+TRIALS = 8  # runs without a gradient after one with it
+FIRST_SHARE, LARGEST_SHARE = 0.6, 0.9  # of a block's moves that are tried at once
+AFTER_SUCCESS, AFTER_FAILURE = 1.3, 0.85  # factors on it
 
 WINDOW, MARGIN = 12, 1  # sides of the windows that the network sees at once, in units of 64 pixels
 
@@ -53,8 +55,8 @@ class Goal:
         steps, weights: what the file says of each layer's step, and its rate weight.
         lam: lambda of the objective.
         thrift: see `tuning.worth`.
-        iterations: runs of the network and its gradient in each window, at least 1.
-        progress: called after each.
+        rounds: gradients of each window, and `TRIALS` runs after each; at least 1.
+        progress: called after each run.
     """
 
     model: Model
@@ -62,7 +64,7 @@ class Goal:
     weights: list[float]
     lam: float
     thrift: float
-    iterations: int
+    rounds: int
     progress: Callable[[], None]
 
 
@@ -108,21 +110,41 @@ def _blocks(costs: Tensor, stride: int, passes: int) -> Tensor:
     return F.avg_pool2d(costs.sum(1, keepdim=True), window, divisor_override=1)[:, 0]
 
 
+class _Others(NamedTuple):
+    """Symbols one up and one down.
+
+    Attributes:
+        up, down: values of these.
+        up_bits, down_bits: how many bits more they take; infinite if there are none.
+    """
+
+    up: Tensor
+    down: Tensor
+    up_bits: Tensor
+    down_bits: Tensor
+
+
 class _Chosen(NamedTuple):
     """Symbols of a pass.
 
     Attributes:
         value, bits: of them; the bits follow the prior, if the value is held.
-        up, down: values of the symbols one up and one down.
-        up_bits, down_bits: how many bits more these take; infinite if there are none.
+        others: finds what they might be instead.
     """
 
     value: Tensor
     bits: Tensor
-    up: Tensor
-    down: Tensor
-    up_bits: Tensor
-    down_bits: Tensor
+    others: Callable[[], _Others]
+
+    def unless(self, other: Tensor, there: "_Chosen") -> "_Chosen":
+        """These, but for those where `other` is true."""
+
+        def others() -> _Others:
+            both = zip(there.others(), self.others())
+            return _Others(*(torch.where(other, a, b) for a, b in both))
+
+        value, bits = (torch.where(other, a, b) for a, b in zip(there[:2], self[:2]))
+        return _Chosen(value, bits, others)
 
 
 class _Moves(NamedTuple):
@@ -153,7 +175,7 @@ class _Moves(NamedTuple):
 
 
 class _Run:
-    """One run down the ladder with some targets: counts bits, notes all moves.
+    """One run down the ladder with some targets: counts bits, and with gradients notes all moves.
 
     If the mean of a prior moves, later symbols are chosen anew and values stay about where they are: so
     values are held, and rates follow the mean.
@@ -186,13 +208,15 @@ class _Run:
             # As on the ladder where nothing was said so far.
             known = self.memory[index, p]
             said = torch.from_numpy(np.isfinite(known.low))
-            part = self._part(known, prior, delta, own, target, worth)
-            chosen = _Chosen(*(torch.where(said, a, b) for a, b in zip(part, chosen)))
+            chosen = chosen.unless(said, self._part(known, prior, delta, own, target, worth))
         value = chosen.value
-        leaf = torch.zeros_like(value, requires_grad=True)
-        changes = beta * chosen.up_bits, beta * chosen.down_bits
-        self.moves[index, p] = _Moves(leaf, value, delta, (chosen.up, chosen.down), changes)
         self.cost = self.cost + _blocks(beta * chosen.bits.detach(), stride, passes)
+        if not torch.is_grad_enabled():
+            return value - prior.mean
+        leaf = torch.zeros_like(value, requires_grad=True)
+        up, down, *more = chosen.others()
+        costs = beta * more[0], beta * more[1]
+        self.moves[index, p] = _Moves(leaf, value, delta, (up, down), costs)
         self.bits = self.bits + beta * chosen.bits.sum()
         return value + leaf * delta - prior.mean
 
@@ -204,9 +228,17 @@ class _Run:
         with torch.no_grad():
             symbol = quantise(target, *own, worth)
             value = prior.mean + symbol * delta
-            now, up, down = (bits(symbol + k, *own) for k in (0, 1, -1))
         held = bits((value - prior.mean) / delta, *own)
-        return _Chosen(value, held, value + delta, value - delta, up - now, down - now)
+
+        @torch.no_grad()
+        def others() -> _Others:
+            more = (bits(symbol + by, *own) - held for by in (1, -1))
+            # What takes more bits than its squared error would be worth, the choice takes back.
+            return _Others(
+                value + delta, value - delta, *(torch.where(m > worth, math.inf, m) for m in more)
+            )
+
+        return _Chosen(value, held, others)
 
     @staticmethod
     def _part(
@@ -238,37 +270,65 @@ class _Run:
             return torch.where(at < 0, options[0], torch.where(at > 0, options[2], options[1]))
 
         held = pick(cost, 0)
-        with torch.no_grad():
-            value, up, down = (mean + delta * pick(points, by) for by in (0, 1, -1))
-            more = [
+
+        @torch.no_grad()
+        def others() -> _Others:
+            up, down = (mean + delta * pick(points, by) for by in (1, -1))
+            more = (
                 torch.where((symbol + by).abs() > 1, math.inf, pick(cost, by) - held) for by in (1, -1)
-            ]
-        return _Chosen(value, held, up, down, *more)
+            )
+            return _Others(up, down, *more)
+
+        return _Chosen((mean + delta * pick(points, 0)).detach(), held, others)
 
 
-def _evaluate(
-    goal: Goal, pixels: Tensor, importance: Array, memory: Memory, targets: list[Tensor]
-) -> State:
-    """Run down the ladder with these targets, and back for the gradient."""
-    model, lam = goal.model, goal.lam / goal.thrift
-    height, width = pixels.shape[2:]
-    cost = pixels.new_zeros(1, height // MAX_STRIDE, width // MAX_STRIDE)
-    run = _Run(goal, importance, memory, targets, cost)
-    with torch.enable_grad():
-        found = model.descend(run.steps, run.steps, height, width, run.choose)
-        error = (model.synthesise(*found, run.steps) - pixels).square()
-        error = error * (lam / 3) * F.interpolate(_batch(importance), pixels.shape[2:])
-        leaves = [moves.leaf for moves in run.moves.values()]
-        slopes = torch.autograd.grad(run.bits + error.sum(), leaves) if leaves else ()
-    best: dict[int, list[tuple[Tensor, Tensor]]] = {}
-    for (index, p), slope in zip(run.moves, slopes):
-        bend = lam / 3 * _batch(tuning.at_stride(importance, LAYERS[index].stride))
-        bend = take(bend, p, LAYERS[index].passes)
-        best.setdefault(index, []).append(run.moves[index, p].best(slope, bend))
-    moved, gain = list(targets), [torch.full_like(y, -math.inf) for y in targets]
-    for index, parts in best.items():
-        moved[index], gain[index] = (merge(list(fields)) for fields in zip(*parts))
-    return State(targets, run.cost + _blocks(error.detach(), 1, 1), moved, gain)
+@dataclass
+class _Window:
+    """A part of the picture that the network sees at once.
+
+    Attributes:
+        goal: what is searched for.
+        pixels: B x 3 x H x W, -128 .. 127.
+        importance, memory: see `search`.
+    """
+
+    goal: Goal
+    pixels: Tensor
+    importance: Array
+    memory: Memory
+
+    def run(self, targets: list[Tensor]) -> tuple[_Run, Tensor]:
+        """Down the ladder with these targets; also lambda times the squared errors of the picture."""
+        goal, (height, width) = self.goal, self.pixels.shape[2:]
+        cost = self.pixels.new_zeros(1, height // MAX_STRIDE, width // MAX_STRIDE)
+        run = _Run(goal, self.importance, self.memory, targets, cost)
+        found = goal.model.descend(run.steps, run.steps, height, width, run.choose)
+        error = (goal.model.synthesise(*found, run.steps) - self.pixels).square()
+        worth = F.interpolate(_batch(self.importance), self.pixels.shape[2:])
+        goal.progress()
+        return run, error * (goal.lam / goal.thrift / 3) * worth
+
+    @torch.no_grad()
+    def costs(self, targets: list[Tensor]) -> Tensor:
+        """J of each block, in bits; B x H/64 x W/64."""
+        run, error = self.run(targets)
+        return run.cost + _blocks(error, 1, 1)
+
+    def evaluate(self, targets: list[Tensor]) -> State:
+        """The same, and from the gradient what moves promise."""
+        with torch.enable_grad():
+            run, error = self.run(targets)
+            leaves = [moves.leaf for moves in run.moves.values()]
+            slopes = torch.autograd.grad(run.bits + error.sum(), leaves) if leaves else ()
+        best: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        for (index, p), slope in zip(run.moves, slopes):
+            bend = _batch(tuning.at_stride(self.importance, LAYERS[index].stride))
+            bend = take(bend * (self.goal.lam / self.goal.thrift / 3), p, LAYERS[index].passes)
+            best.setdefault(index, []).append(run.moves[index, p].best(slope, bend))
+        moved, gain = list(targets), [torch.full_like(y, -math.inf) for y in targets]
+        for index, parts in best.items():
+            moved[index], gain[index] = (merge(list(fields)) for fields in zip(*parts))
+        return State(targets, run.cost + _blocks(error.detach(), 1, 1), moved, gain)
 
 
 def _spread_over(blocks: Tensor, like: Tensor) -> Tensor:
@@ -276,43 +336,39 @@ def _spread_over(blocks: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(blocks[:, None].to(like.dtype), like.shape[2:])
 
 
-def _search(
-    goal: Goal,
-    pixels: Tensor,
-    importance: Array,
-    memory: Memory,
-    latents: list[Tensor],
-    inner: list[slice],
-) -> list[Tensor]:
+def _search(window: _Window, latents: list[Tensor], inner: list[slice]) -> list[Tensor]:
     """`search` in one window: the state of least J seen. Only blocks of its inner part move."""
     random = torch.Generator().manual_seed(0)  # the same file on every run
-
-    def evaluate(targets: list[Tensor]) -> State:
-        state = _evaluate(goal, pixels, importance, memory, targets)
-        goal.progress()
-        return state
-
-    state = best = evaluate(latents)
-    share = torch.zeros_like(state.cost)
+    targets, best, least = latents, latents, math.inf
+    share = torch.zeros(1, *(n // MAX_STRIDE for n in window.pixels.shape[2:]))
     share[:, inner[0], inner[1]] = FIRST_SHARE
-    for _ in range(goal.iterations - 1):
-        tried = []
-        for target, moved, gain in zip(state.targets, state.moved, state.gain):
-            lot = torch.rand(gain.shape, generator=random)
-            chosen = (gain > LEAST_GAIN) & (lot < _spread_over(share, gain))
-            tried.append(torch.where(chosen, moved, target))
-        new = evaluate(tried)
-        if new.cost.sum() < best.cost.sum():
-            best = new
-        better = new.cost < state.cost
-        share = share * torch.where(better, AFTER_SUCCESS, AFTER_FAILURE)
-        share = share.clamp(max=LARGEST_SHARE)
-        merged = [
-            [torch.where(_spread_over(better, a) > 0, a, b) for a, b in zip(*pair)]
-            for pair in ((new.targets, state.targets), (new.moved, state.moved), (new.gain, state.gain))
-        ]
-        state = State(merged[0], torch.where(better, new.cost, state.cost), merged[1], merged[2])
-    return best.targets
+    for _ in range(window.goal.rounds):
+        state = window.evaluate(targets)
+        if state.cost.sum() < least:
+            best, least = targets, float(state.cost.sum())
+        cost, open_to = state.cost, [gain > LEAST_GAIN for gain in state.gain]
+        for _ in range(TRIALS):
+            count = torch.ones_like(cost)
+            for o, la in zip(open_to, LAYERS):
+                count += _blocks(o.float(), la.stride, 1)
+            part = torch.maximum(share, (share > 0) / count)  # about one move at least
+            lots = [torch.rand(y.shape, generator=random) < _spread_over(part, y) for y in targets]
+            chosen = [o & lot for o, lot in zip(open_to, lots)]
+            tried = [torch.where(c, m, y) for c, m, y in zip(chosen, state.moved, targets)]
+            found = window.costs(tried)
+            better = found < cost
+            share = share * torch.where(better, AFTER_SUCCESS, AFTER_FAILURE)
+            share = share.clamp(max=LARGEST_SHARE)
+            targets = [torch.where(_spread_over(better, y) > 0, t, y) for t, y in zip(tried, targets)]
+            cost = torch.where(better, found, cost)
+            open_to = [o & ~c for o, c in zip(open_to, chosen)]
+    # What blocks did to each other is in no block's own J.
+    return targets if window.costs(targets).sum() < least else best
+
+
+def runs(rounds: int) -> int:
+    """Runs of the network in each window, with or without a gradient."""
+    return rounds * (1 + TRIALS) + 1
 
 
 def windows(height: int, width: int) -> list[tuple[slice, slice]]:
@@ -363,7 +419,7 @@ def search(
         }
         seen = [y[at(la.stride, outer)] for y, la in zip(result, LAYERS)]
         here = importance[at(8, outer)[2:]]
-        found = _search(goal, picture[at(1, outer)], here, known, seen, inner)
+        found = _search(_Window(goal, picture[at(1, outer)], here, known), seen, inner)
         for y, new, la in zip(result, found, LAYERS):
             y[at(la.stride, list(window))] = new[at(la.stride, inner)]
     return [y[0].permute(1, 2, 0).contiguous().numpy() for y in result]

@@ -48,8 +48,8 @@ SMALLEST_GOAL, LARGEST_GOAL = 1e-6, 1e12  # of any lambda or target that can be 
 
 WINDOW = 256  # side of what a filter is fitted to in each of many tiles, pixels
 
-# Runs of the network and its gradient at each effort.
-EFFORTS = (0, 3, 6, 10, 16, 25, 40, 60, 90, 140)
+# Rounds of the search (`effort.py`) at each effort.
+EFFORTS = (0, 1, 2, 3, 4, 6, 9, 14, 24, 45)
 EFFORT_ROUNDS = 3  # searches at most, to meet a target with effort
 
 
@@ -269,7 +269,8 @@ class Encoder:
         worth = tuning.worth(importance, thrift)
         memory = self.network.encode(earlier, steps, self.weights, worth).memory if earlier else {}
         pixels = pad(self.source.rgb[self.tiles[number]])
-        runs = len(searching.windows(*pixels.shape[:2])) * EFFORTS[self.effort]
+        rounds = EFFORTS[self.effort]
+        runs = len(searching.windows(*pixels.shape[:2])) * searching.runs(rounds)
         done = 0
 
         def advance() -> None:
@@ -283,7 +284,7 @@ class Encoder:
             self.weights,
             lam,
             thrift,
-            EFFORTS[self.effort],
+            rounds,
             advance,
         )
         return [*earlier, searching.search(goal, pixels, importance, memory, last)]

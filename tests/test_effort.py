@@ -42,6 +42,26 @@ def test_effort_lowers_the_objective_of_any_layers(photo, weights):
     assert cost(small, searched, weights) < cost(small, plain, weights)
 
 
+def test_more_effort_goes_on_from_where_less_stops(photo):
+    small = photo.crop((64, 64, 256, 192))
+    little, more = (hvcodec.encode(small, lam=LAM, effort=effort) for effort in (1, 4))
+    assert cost(small, more) < 0.998 * cost(small, little)
+
+
+@pytest.mark.parametrize("weights", [None, "progressive"])
+def test_trials_cost_what_runs_with_a_gradient_say(photo, monkeypatch, weights):
+    found = []
+
+    def search(window, latents, inner):
+        found.append((window.costs(latents), window.evaluate(latents).cost))
+        return latents
+
+    monkeypatch.setattr(effort, "_search", search)
+    hvcodec.encode(photo.crop((64, 64, 256, 192)), lam=LAM, rate_weights=weights, effort=1)
+    ((trial, whole),) = found
+    assert trial.shape == (1, 2, 3) and torch.allclose(trial, whole, rtol=1e-4)
+
+
 def test_effort_where_there_is_little_or_nothing_to_search(photo):
     small = photo.crop((0, 0, 64, 64))
     headless, nothing = {"z7": math.inf}, {f"z{n}": math.inf for n in range(1, 8)}
