@@ -68,18 +68,15 @@ class Goal:
     progress: Callable[[], None]
 
 
-@dataclass
-class State:
-    """Where the search stands, and what the moves from here promise.
+class _Promises(NamedTuple):
+    """What the moves from some targets promise.
 
     Attributes:
-        targets: y that symbols are chosen for, per layer of the ladder.
-        cost: J of each block, in bits; B x H/64 x W/64.
-        moved: likewise, the target of the most promising move of each symbol.
+        cost: J of each block with these targets, in bits; B x H/64 x W/64.
+        moved: targets after the most promising move of each symbol, per layer of the ladder.
         gain: likewise, bits that this move promises.
     """
 
-    targets: list[Tensor]
     cost: Tensor
     moved: list[Tensor]
     gain: list[Tensor]
@@ -314,7 +311,7 @@ class _Window:
         run, error = self.run(targets)
         return run.cost + _blocks(error, 1, 1)
 
-    def evaluate(self, targets: list[Tensor]) -> State:
+    def evaluate(self, targets: list[Tensor]) -> _Promises:
         """The same, and from the gradient what moves promise."""
         with torch.enable_grad():
             run, error = self.run(targets)
@@ -328,7 +325,7 @@ class _Window:
         moved, gain = list(targets), [torch.full_like(y, -math.inf) for y in targets]
         for index, parts in best.items():
             moved[index], gain[index] = (merge(list(fields)) for fields in zip(*parts))
-        return State(targets, run.cost + _blocks(error.detach(), 1, 1), moved, gain)
+        return _Promises(run.cost + _blocks(error.detach(), 1, 1), moved, gain)
 
 
 def _spread_over(blocks: Tensor, like: Tensor) -> Tensor:
@@ -337,16 +334,16 @@ def _spread_over(blocks: Tensor, like: Tensor) -> Tensor:
 
 
 def _search(window: _Window, latents: list[Tensor], inner: list[slice]) -> list[Tensor]:
-    """`search` in one window: the state of least J seen. Only blocks of its inner part move."""
+    """`search` in one window: the targets of least J seen. Only blocks of its inner part move."""
     random = torch.Generator().manual_seed(0)  # the same file on every run
     targets, best, least = latents, latents, math.inf
     share = torch.zeros(1, *(n // MAX_STRIDE for n in window.pixels.shape[2:]))
     share[:, inner[0], inner[1]] = FIRST_SHARE
     for _ in range(window.goal.rounds):
-        state = window.evaluate(targets)
-        if state.cost.sum() < least:
-            best, least = targets, float(state.cost.sum())
-        cost, open_to = state.cost, [gain > LEAST_GAIN for gain in state.gain]
+        cost, moved, gain = window.evaluate(targets)
+        if cost.sum() < least:
+            best, least = targets, float(cost.sum())
+        open_to = [g > LEAST_GAIN for g in gain]
         for _ in range(TRIALS):
             count = torch.ones_like(cost)
             for o, la in zip(open_to, LAYERS):
@@ -354,7 +351,7 @@ def _search(window: _Window, latents: list[Tensor], inner: list[slice]) -> list[
             part = torch.maximum(share, (share > 0) / count)  # about one move at least
             lots = [torch.rand(y.shape, generator=random) < _spread_over(part, y) for y in targets]
             chosen = [o & lot for o, lot in zip(open_to, lots)]
-            tried = [torch.where(c, m, y) for c, m, y in zip(chosen, state.moved, targets)]
+            tried = [torch.where(c, m, y) for c, m, y in zip(chosen, moved, targets)]
             found = window.costs(tried)
             better = found < cost
             share = share * torch.where(better, AFTER_SUCCESS, AFTER_FAILURE)
