@@ -7,8 +7,8 @@ changes J by about
 
     its own bits  +  Delta dJ/dvalue  +  lambda Delta^2 / 3      (bits; the transform is orthonormal)
 
-This is a rough guide: what later symbols do about a move is not in it, and moves turn out better by 3
-bits on average, give or take twice that. So runs without a gradient, which take a third of the time,
+This is a rough guide: what later symbols do about a move is not in it, and moves turn out some bits
+better than promised, give or take as many. So runs without a gradient, which take a third of the time,
 try some moves at random: every block of 64x64 pixels keeps its own if its J fell, or takes them back
 and tries fewer, down to one. What was tried is not tried again until the next gradient. So J falls
 steadily, everywhere at its own pace; the best state of all is kept, and the decoder never changes.
@@ -294,6 +294,11 @@ class _Window:
     importance: Array
     memory: Memory
 
+    @property
+    def price(self) -> float:
+        """Bits that a squared error of one of the three colours is worth."""
+        return self.goal.lam / self.goal.thrift / 3
+
     def run(self, targets: list[Tensor]) -> tuple[_Run, Tensor]:
         """Down the ladder with these targets; also lambda times the squared errors of the picture."""
         goal, (height, width) = self.goal, self.pixels.shape[2:]
@@ -303,7 +308,7 @@ class _Window:
         error = (goal.model.synthesise(*found, run.steps) - self.pixels).square()
         worth = F.interpolate(_batch(self.importance), self.pixels.shape[2:])
         goal.progress()
-        return run, error * (goal.lam / goal.thrift / 3) * worth
+        return run, error * self.price * worth
 
     @torch.no_grad()
     def costs(self, targets: list[Tensor]) -> Tensor:
@@ -320,7 +325,7 @@ class _Window:
         best: dict[int, list[tuple[Tensor, Tensor]]] = {}
         for (index, p), slope in zip(run.moves, slopes):
             bend = _batch(tuning.at_stride(self.importance, LAYERS[index].stride))
-            bend = take(bend * (self.goal.lam / self.goal.thrift / 3), p, LAYERS[index].passes)
+            bend = take(bend * self.price, p, LAYERS[index].passes)
             best.setdefault(index, []).append(run.moves[index, p].best(slope, bend))
         moved, gain = list(targets), [torch.full_like(y, -math.inf) for y in targets]
         for index, parts in best.items():
