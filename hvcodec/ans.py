@@ -140,10 +140,11 @@ def _groups(index: Index, tables: "Coding") -> tuple[np.ndarray, list[tuple[int,
     """Coded positions sorted by table, and the (table, start, stop) of each group among them."""
     coded = np.flatnonzero((~tables.silent).take(index.table))
     used = index.table[coded]
-    order = coded[np.argsort(used, kind="stable")]
-    found, starts = np.unique(index.table[order], return_index=True)
+    order = np.argsort(used, kind="stable")
+    sorted_tables = used[order]
+    starts = np.flatnonzero(np.diff(sorted_tables, prepend=np.int16(-1)))
     stops = [*starts[1:].tolist(), len(order)]
-    return order, list(zip(found.tolist(), starts.tolist(), stops))
+    return coded[order], list(zip(sorted_tables[starts].tolist(), starts.tolist(), stops))
 
 
 class Stack:

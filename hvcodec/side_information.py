@@ -23,7 +23,6 @@ beneath goes without, or its last rows do.
 Posteriors are made of integers and of float32 operations that are exact (`exact.py`).
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, NamedTuple
@@ -83,6 +82,7 @@ HIGHEST = SCALES - 1 + MAX_SHIFT * SCALES_PER_OCTAVE  # level of a scale
 MARGIN = int(OF_BLOCKS.shifts[-1] + OF_CHANNELS.shifts[-1])
 LEVELS = HIGHEST + 2 * MARGIN + 1  # that shifts lead to
 LEAST_SAVED = 8.0  # bits that are worth the time
+PAIR = float(1 << 26)  # what the second of two costs is counted in where both are summed at once
 
 LUMA = [np.array(colour_planes(k)) == 0 for k in range(len(LAYERS))]
 
@@ -115,13 +115,39 @@ class Costs:
         costs = np.rint((bits[table[..., None], entry] + low) * COST_UNIT).astype(np.int32)
         return costs.transpose(1, 2, 0).ravel()
 
-    def of(self, coded: "Coded", shifts: Array) -> Iterator[Array]:
-        """Costs of symbols for each of some shifts of their scales; int32, in 1/64 bits."""
+    @cached_property
+    def _largest(self) -> int:
+        return int(self._costs.max())
+
+    @cached_property
+    def _pairs(self) -> dict[int, Array]:
+        """Each of these, and `PAIR` times that of a scale shifted by so much more; float64."""
+        gaps = (int(kind.shifts[1] - kind.shifts[0]) for kind in (OF_BLOCKS, OF_CHANNELS))
+        return {gap: self._costs + PAIR * np.roll(self._costs, -gap) for gap in gaps}
+
+    def sums(self, coded: "Coded", shifts: Array, latent: Array, counts: Array) -> Array:
+        """What the symbols of each latent cost for each of its values; float64 latents x values, whole
+        numbers of 1/64 bits.
+
+        Args:
+            shifts: of scales, by value, evenly spaced.
+            latent: of each symbol.
+            counts: symbols of each latent.
+        """
         size = np.minimum(np.abs(coded.symbol), MOST)
         at = (coded.shape * (MOST + 1) + size) * LEVELS + coded.level + MARGIN
         at = at.astype(np.intp)  # or every `take` would make it so
-        for shift in shifts.tolist():
-            yield self._costs.take(at + shift)
+        if counts.max(initial=0) * self._largest >= PAIR:
+            single = [self._costs.take(at + shift) for shift in shifts.tolist()]
+            return np.stack([np.bincount(latent, cost, len(counts)) for cost in single], 1)
+        # Two at a time: most of the work is to find their latent.
+        pairs = self._pairs[int(shifts[1] - shifts[0])]
+        each: list[Array] = []
+        for shift in shifts[::2].tolist():
+            both = np.bincount(latent, pairs.take(at + shift), len(counts))
+            second = np.floor(both / PAIR)
+            each += [both - second * PAIR, second]
+        return np.stack(each[: len(shifts)], 1)
 
     def index(self, coded: "Coded") -> Index:
         """Tables of symbols."""
@@ -237,8 +263,10 @@ class Sharing:
 
     def __init__(self, mode: Blocks | Regions, coded: Coded, grid: Grid) -> None:
         number = mode.number(coded, grid)
-        present = np.bincount(number) > 0
-        self.count = int(present.sum())
+        counts = np.bincount(number)
+        present = counts > 0
+        self._counts = counts[present]
+        self.count = len(self._counts)
         self._latent = (np.cumsum(present) - 1)[number]
         self._shifts, self._prior = mode.latents.shifts, mode.latents.priors[mode.prior]
 
@@ -248,7 +276,7 @@ class Sharing:
 
     def posterior(self, coded: Coded, costs: Costs) -> Array:
         """The same given the symbols."""
-        _, weights = _weights(self.costs(costs.of(coded, self._shifts)), self._prior)
+        _, weights = _weights(self.costs(coded, costs), self._prior)
         total = np.zeros(len(weights), np.float32)
         for column in weights.T:  # in this order: sums of float32 depend on it
             total += column
@@ -257,13 +285,9 @@ class Sharing:
         counts[np.arange(len(counts)), weights.argmax(1)] += rest - counts.sum(1)
         return counts
 
-    def costs(self, each: Iterable[Array]) -> Array:
-        """Sums over the symbols of each latent, float64 `count` x shifts; whole numbers.
-
-        Args:
-            each: costs of symbols by shift, from `Costs.of`.
-        """
-        return np.stack([np.bincount(self._latent, cost, self.count) for cost in each], 1)
+    def costs(self, coded: Coded, costs: Costs) -> Array:
+        """What the symbols of each latent cost for each of its values; see `Costs.sums`."""
+        return costs.sums(coded, self._shifts, self._latent, self._counts)
 
     def moved(self, coded: Coded, latents: Array) -> Coded:
         """The symbols at the scales that latents, int32, mean."""
@@ -287,10 +311,9 @@ def _saved(costs: Array, prior: Array) -> float:
 
 def _best_regions(coded: Coded, grid: Grid, costs: Costs) -> Regions | None:
     """What would save most without blocks, if anything does."""
-    each = [*costs.of(coded, OF_CHANNELS.shifts)]
     best, most = None, LEAST_SAVED
     for side in SIDES:
-        own = Sharing(Regions(side, 0), coded, grid).costs(each)
+        own = Sharing(Regions(side, 0), coded, grid).costs(coded, costs)
         for prior, counts in enumerate(OF_CHANNELS.priors):
             saved = _saved(own, counts)
             if saved > most:
@@ -302,8 +325,8 @@ def _best_blocks(coded: Coded, grid: Grid, costs: Costs, whole: bool) -> Blocks 
     """What saves most, if anything does."""
     rows, columns = (-(-n // 4) * 4 for n in (grid.rows, grid.columns))
     place = (coded.colour * rows + coded.row) * columns + coded.column
-    each = costs.of(coded, OF_BLOCKS.shifts)
-    found = np.stack([np.bincount(place, cost, 2 * rows * columns) for cost in each])
+    counts = np.bincount(place, minlength=2 * rows * columns)
+    found = costs.sums(coded, OF_BLOCKS.shifts, place, counts).T
     best, most = None, LEAST_SAVED
     for side, apart in SQUARES if whole else SMALL:
         blocks = found.reshape(-1, 2, rows // side, side, columns // side, side).sum((3, 5))

@@ -9,10 +9,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import modelfile, processes
 from . import steps as rates
@@ -26,6 +27,9 @@ BUCKETS = 24  # of lambda, for normalising the objective
 LOG_LAMBDA = (math.log(rates.LAMBDA_RANGE[0]), math.log(rates.LAMBDA_RANGE[1]))
 LOG_CORE = (math.log(1e-3), math.log(0.4))  # 0.1 to 2 bits per pixel, roughly
 CORE_SHARE = 0.75
+# Of the gradient's norm in the coarsest layer, usually 0.4. Its symbols are few and large: in long runs
+# their gradients grew until batches counted for what they made of them (docs/training-log.md).
+COARSEST_CLIP = 0.5
 LOG_BETA = (math.log(rates.BETA_RANGE[0]), math.log(rates.BETA_RANGE[1]))
 
 
@@ -105,6 +109,11 @@ class PhotoTrainer(Trainer[Model]):
             pixels = torch.from_numpy(self.crops.batch(0, 128, 128)).permute(0, 3, 1, 2).float() - 128
             self.model.calibrate(pixels.to(self.device))
         self.average.module.load_state_dict(self.model.state_dict())
+
+    def clip(self) -> Tensor:
+        coarsest = cast(nn.ModuleList, self.model.rungs[0])
+        nn.utils.clip_grad_norm_(coarsest.parameters(), COARSEST_CLIP)
+        return super().clip()
 
     def losses(
         self, pixels: Tensor, rng: np.random.Generator, count: int

@@ -164,7 +164,7 @@ class Trainer(Generic[Network]):
         losses, notes = self.losses(pixels, rng, count)
         losses.mean().backward()
         processes.average_gradients(self.model)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        norm = self.clip()
         if torch.isfinite(norm):
             for optimiser in self.optimisers:
                 optimiser.step()
@@ -175,6 +175,10 @@ class Trainer(Generic[Network]):
         self.pixels += count * size**2
         loss = processes.gathered(losses.detach()).mean()
         return {"loss": loss.item(), "norm": norm.item()} | notes
+
+    def clip(self) -> Tensor:
+        """Bound the gradient; returns its norm."""
+        return nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
 
     def autocast(self) -> torch.autocast:
         """Products in the dtype that this processor is fast in."""

@@ -143,6 +143,27 @@ def test_what_a_pass_takes_is_what_its_mixture_says(network, layers):
     assert ideal - 32 * passes < taken < 1.005 * ideal + 32 * passes
 
 
+@pytest.mark.parametrize("latents", [OF_BLOCKS, OF_CHANNELS])
+@pytest.mark.parametrize("together", [True, False])
+def test_sums_of_costs_are_exact(network, layers, latents, together, monkeypatch):
+    """Also of so many symbols that two sums do not fit into one number."""
+    if not together:
+        monkeypatch.setattr(side_information, "PAIR", 1.0)
+    one = layers[3][0]
+    small = one.symbols.clip(-1, 1)  # without escapes
+    coded = side_information.Coded(small, one.index, one.grid, network.costs)
+    latent = np.arange(len(coded)) % 7
+    found = network.costs.sums(coded, latents.shifts, latent, np.bincount(latent))
+    for value, shift in enumerate(latents.shifts.tolist()):
+        level = np.clip(coded.level + shift, network.costs.floor[coded.shape], 184)
+        each = bits_of_symbols(network, np.abs(coded.symbol), level, coded.shape)
+        for k in range(7):
+            # Each was rounded to 1/64.
+            bound = 0.6 * (latent == k).sum()
+            assert found[k, value] == pytest.approx(64 * each[latent == k].sum(), abs=bound)
+    assert (found == np.rint(found)).all()
+
+
 def test_it_saves_bytes(network, layers):
     with_it, without = (sum(map(len, push(layers, costs))) for costs in (network.costs, None))
     assert with_it < 0.99 * without

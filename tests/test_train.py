@@ -229,6 +229,22 @@ def test_the_tutorial_in_miniature(tmp_path, photo):
     assert "| jpeg | " in tables[0] and tables[0] != tables[1]
 
 
+def test_the_coarsest_layer_does_not_decide_what_a_batch_counts(tmp_path, photo):
+    torch = pytest.importorskip("torch")
+    from hvcodec import train
+    from hvcodec import trainer as training
+    from hvcodec.model import Config
+
+    photo.crop((0, 0, 128, 64)).save(tmp_path / "photo.png")
+    training.prepare(tmp_path, tmp_path)
+    trainer = train.PhotoTrainer(tmp_path, training.Recipe(), Config.from_dict(json.loads(TINY)))
+    own, other = (trainer.model.rungs[k][0].head.weight for k in (0, 3))
+    own.grad, other.grad = torch.full_like(own, 1e6), torch.full_like(other, 1e-3)
+    trainer.clip()
+    assert own.grad.norm() < 1
+    assert torch.equal(other.grad, torch.full_like(other, 1e-3))
+
+
 @pytest.mark.slow
 def test_two_processes_train_like_one(tmp_path, photo):
     torch = pytest.importorskip("torch")
