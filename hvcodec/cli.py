@@ -240,7 +240,7 @@ def _decode(options: dict[str, Any], job: Job, content: bytes) -> Made:
     data = picture.save(image, target.suffix if target else ".png")
     said = (
         f"{image.width}x{image.height}, "
-        f"{options['layers'] or found.layers} of {len(found.header.steps)} layers"
+        f"{options['layers'] or found.layers} of {len(found.cut_points)} layers"
     )
     return Made(said, image.width * image.height, len(content), target, data)
 
@@ -279,7 +279,7 @@ def _verify(job: Job, content: bytes) -> Made:
     found = container.read(content)
     found.verify()
     header = found.header
-    said = f"{found.layers} of {len(header.steps)} layers, sound"
+    said = f"{found.layers} of {len(found.cut_points)} layers, sound"
     return Made(said, header.width * header.height, len(content))
 
 
@@ -301,7 +301,10 @@ def cut(file: str, output: str, layers: int | None, max_bytes: int | None) -> No
 
 def _one(file: str, work: Callable[[Job], str], output: str | None = None) -> str:
     """Run a job on one file; its error names the file."""
-    (job,) = files.plan([file], output, {".hvc"}, ".hvc") if output else [_source(file)]
+    jobs = files.plan([file], output, {".hvc"}, ".hvc") if output else [_source(file)]
+    if len(jobs) > 1:
+        raise UsageError(f"{file} holds {len(jobs)} files, and one is wanted")
+    job = jobs[0]
     try:
         return work(job)
     except HvcError as error:

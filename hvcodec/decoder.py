@@ -17,7 +17,6 @@ from .exact import Array
 from .ladder import LAYERS, LAYERS_PER_LEVEL, MAX_LEVELS, RATIO
 from .lossless_tables import UNIT
 from .picture import Picture
-from .refinement import INDEX_PER_LEVEL
 from .restoration import Restoration
 from .tables import Index
 from .transform import PLANES, REDUCTIONS
@@ -151,7 +150,7 @@ def _open(
         or len(refinements) not in range(0, (MAX_LEVELS + 1) * LAYERS_PER_LEVEL, LAYERS_PER_LEVEL)
         or set(refinements) - {RATIO}
         or (refinements and rates.OFF in ladder)
-        or min(ladder) < INDEX_PER_LEVEL * refinement.levels(header.steps)
+        or min(ladder) < rates.INDEX_PER_LEVEL * refinement.levels(header.steps)
     ):
         raise FormatError("the file's layers are not those of this format")
     network = engine.load(modelfile.locate(model, header.model_id))

@@ -299,7 +299,8 @@ class Encoder:
         tried: dict[Setting, bytes] = {}
 
         def measure(at: Setting) -> float:
-            tried[at] = self.encode(rates.lambda_of_quality(at.quality), 2**at.log2_thrift)
+            if at not in tried:
+                tried[at] = self.encode(rates.lambda_of_quality(at.quality), 2**at.log2_thrift)
             return math.log(len(tried[at]))
 
         def search(goal: float) -> Setting | None:
@@ -311,8 +312,8 @@ class Encoder:
             least = min(map(len, tried.values()))
             raise UsageError(f"the smallest file of this picture takes {least} bytes")
         best = tried[plain]
-        at: Setting | None = plain
         for number in range(EFFORT_ROUNDS if self.effort else 0):
+            at = search(goal)
             if at is None:
                 break
             data = self.encode_with_effort(
@@ -325,7 +326,6 @@ class Encoder:
                 break
             # Effort changes sizes a little: aim so much lower.
             goal -= over + SIZE_SLACK / 3
-            at = search(goal)
         return best
 
     def reaching(self, psnr: float) -> bytes:
@@ -335,33 +335,36 @@ class Encoder:
             UsageError: quality 100 does not reach it.
         """
 
-        tried: dict[float, bytes] = {}
+        tried: dict[Setting, tuple[bytes, float]] = {}
 
         def measure(at: Setting) -> float:
-            decoded = np.empty_like(self.source.rgb)
-            tried[at.quality] = self.encode(rates.lambda_of_quality(at.quality), decoded=decoded)
-            return _psnr(self.source.rgb, decoded)
+            if at not in tried:
+                decoded = np.empty_like(self.source.rgb)
+                data = self.encode(rates.lambda_of_quality(at.quality), decoded=decoded)
+                tried[at] = data, _psnr(self.source.rgb, decoded)
+            return tried[at][1]
 
-        def search(goal: float) -> float:
+        def search(goal: float) -> Setting:
             found = ratecontrol.search(measure, goal, PSNR_SLACK, PSNR_SLOPE, thrifty=False)
             # Even the coarsest file is better than asked for: it is also the smallest.
-            return found.quality if found else 0.0
+            return found or Setting(0.0)
 
-        goal, quality = psnr, search(psnr)
-        if quality == 100 and (best := measure(Setting(100))) < psnr - PSNR_SLACK:
-            raise UsageError(f"quality 100 reaches {best:.2f} dB on this picture")
-        data = tried[quality]
+        goal, plain = psnr, search(psnr)
+        best, reached = tried[plain]
+        if plain == Setting(100.0) and reached < psnr - PSNR_SLACK:
+            raise UsageError(f"quality 100 reaches {reached:.2f} dB on this picture")
         for number in range(EFFORT_ROUNDS if self.effort else 0):
+            quality = search(goal).quality
             data = self.encode_with_effort(rates.lambda_of_quality(quality), part=_round(number))
             decoded = Decoder(container.read(data), self.network).picture()
             reached = _psnr(self.source.rgb, decoded)
             if reached <= psnr or not quality:
+                best = data
                 self.progress(1.0)
                 break
             # Effort brings quality for the same bits: ask for so much less.
             goal -= reached - psnr + PSNR_SLACK / 3
-            quality = search(goal)
-        return data
+        return best
 
 
 def _region(window: tiles.Tile) -> tiles.Region:

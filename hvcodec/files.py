@@ -103,7 +103,7 @@ def write(path: Path | None, data: bytes) -> None:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
         elif isinstance(path, Path):
-            _write_file(path.resolve(), data)
+            _write_file(path, data)
         else:
             _write_object(path, data)
 
@@ -112,18 +112,26 @@ def _write_file(path: Path, data: bytes) -> None:
     if path.exists() and not stat.S_ISREG(path.stat().st_mode):
         path.write_bytes(data)
         return
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".hvcodec-")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(unfinished, 0o666 & ~mask)
+        os.chmod(unfinished, _mode(path))
         os.replace(unfinished, path)
     except BaseException:
         os.unlink(unfinished)
         raise
+
+
+def _mode(path: Path) -> int:
+    """Permissions of what is written there: those of the file that it replaces, or the usual ones."""
+    if path.exists():
+        return stat.S_IMODE(path.stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _write_object(path: Any, data: bytes) -> None:

@@ -6,6 +6,7 @@ Out: H x W x 3 uint8 RGB, the colour kind to give back, and the metadata chunks 
 
 import io
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,18 +58,39 @@ class Picture:
     converted: str | None = None
 
 
+class _Unlimited:
+    """Pillow's limit on pixels, which is one for the whole process, is off while any thread is in here:
+    `_check` has a limit of its own."""
+
+    def __init__(self) -> None:
+        self._lock, self._threads = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._threads:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._threads += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if not self._threads:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_unlimited = _Unlimited()
+
+
 @contextmanager
 def _reading() -> Iterator[None]:
     """Turn what Pillow raises for bad files into errors of ours."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # `_check` has a limit of its own
     try:
-        yield
+        with _unlimited:
+            yield
     except UnidentifiedImageError:
         raise PictureError("not a picture in a format that Pillow reads") from None
     except PILLOW_ERRORS as error:
         raise PictureError(f"the picture cannot be read: {error}") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def open_picture(data: bytes) -> Image.Image:
@@ -154,7 +176,7 @@ def _take_apart(image: Image.Image, strip: bool) -> Picture:
         metadata.pop(Chunk.ICC, None)
     if "transparency" in image.info:
         image = image.convert("LA" if image.mode in ("L", "1") else "RGBA")
-    if image.mode == "PA":
+    if image.mode == "PA" or (image.mode == "P" and image.palette and image.palette.mode == "RGBA"):
         image = image.convert("RGBA")
     if image.mode in ("RGBA", "LA"):
         buffer = io.BytesIO()

@@ -84,6 +84,8 @@ def _accept(prefix: bytes) -> bool:
 def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     options = {name: value for name, value in image.encoderinfo.items() if name in OPTIONS}
     given = {name: image.encoderinfo[name] for name in INFO.values() if name in image.encoderinfo}
+    if isinstance(given.get("exif"), Image.Exif):
+        given["exif"] = given["exif"].tobytes()
     if given:
         image = image.copy()
         image.info.update(given)

@@ -52,6 +52,8 @@ def search(
             break
         if value > target:
             high = guess
+            if not guess.quality and not thrifty:
+                break
         if trial == TRIALS - 2 and low not in seen:
             guess = low  # or nothing may have been found in the end
             continue

@@ -27,11 +27,10 @@ import numpy as np
 
 from . import exact
 from .exact import Array
-from .ladder import COARSE_HALF, LAYERS, LAYERS_PER_LEVEL, RATIO
+from .ladder import COARSE_HALF, LAYERS, LAYERS_PER_LEVEL
 from .mixture import Mixture
-from .steps import BITS_PER_SQUARED_ERROR, OFF, STEPS_PER_OCTAVE
+from .steps import BITS_PER_SQUARED_ERROR, INDEX_PER_LEVEL, OFF
 
-INDEX_PER_LEVEL = round(STEPS_PER_OCTAVE * math.log2(RATIO))  # in step indices
 LARGEST_SHIFT = np.float32(0.4)  # of a border between symbols, in steps
 NARROWEST = np.float32(0.02)  # part of a window that can be, in steps
 LEAST_MASS = np.float32(1e-30)

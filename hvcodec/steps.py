@@ -24,6 +24,7 @@ KAPPA = 1.3
 # Bits that a squared error of one step is worth, whatever lambda and beta are: lambda/3 Delta^2 / beta.
 BITS_PER_SQUARED_ERROR = 6 * KAPPA**2 / math.log(2)
 STEPS_PER_OCTAVE = 16
+INDEX_PER_LEVEL = round(STEPS_PER_OCTAVE * math.log2(RATIO))  # what a level of refinement takes off
 OFF = 255
 MAX_INDEX = 254
 
@@ -109,6 +110,8 @@ def step_indices(lam: float, weights: list[float]) -> list[int]:
     rate control can come close to its target.
     """
     refinements = len(weights) - len(NAMES)
-    lam = lam / RATIO ** (2 * (refinements // LAYERS_PER_LEVEL))
+    levels = refinements // LAYERS_PER_LEVEL
+    lam = lam / RATIO ** (2 * levels)
     biases = [(k + 0.5) / len(NAMES) - 0.5 for k in range(len(NAMES))]
-    return [step_index(lam, beta, bias) for beta, bias in zip(weights, biases)] + [RATIO] * refinements
+    ladder = [step_index(lam, beta, bias) for beta, bias in zip(weights, biases)]
+    return [max(index, INDEX_PER_LEVEL * levels) for index in ladder] + [RATIO] * refinements

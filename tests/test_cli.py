@@ -126,6 +126,18 @@ def test_links_are_followed_and_pipes_written_to(picture, tmp_path, stream):
     assert reader.communicate(timeout=60)[0] == stream
 
 
+def test_standard_output_by_its_name(picture, stream):
+    words = [sys.executable, "-m", "hvcodec", "encode", picture, "-o", "/dev/stdout"]
+    assert subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout == stream
+
+
+def test_permissions_stay_those_of_the_file_that_is_replaced(picture, tmp_path):
+    target = tmp_path / "private.hvc"
+    target.touch(0o600)
+    assert run("encode", picture, "-o", target).exit_code == 0
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_name_that_ends_in_a_slash_is_a_folder(picture, tmp_path, stream):
     assert run("encode", picture, "-o", f"{tmp_path}/new/").exit_code == 0
     assert (tmp_path / "new" / "photo.hvc").read_bytes() == stream
@@ -153,6 +165,20 @@ def test_pipes(photo, stream):
     assert encoded.stdout_bytes == stream
     decoded = run("decode", "-", data=stream)
     assert psnr(photo, Image.open(io.BytesIO(decoded.stdout_bytes))) > 30
+
+
+def test_the_lossless_layer_is_counted(picture, tmp_path):
+    assert run("encode", picture, "--lossless").exit_code == 0
+    hvc = tmp_path / "photo.hvc"
+    assert "8 of 8 layers" in run("decode", hvc).stderr
+    assert "8 of 8 layers" in run("verify", hvc).stderr
+    assert "8 of 8 layers" in run("info", hvc).stdout
+
+
+def test_only_one_file_is_cut(hvc, tmp_path):
+    hvc.with_name("other.hvc").write_bytes(hvc.read_bytes())
+    result = run("cut", tmp_path, "-o", tmp_path / "x", "--layers", "2")
+    assert one_error_line(result) and "2 files, and one is wanted" in result.stderr
 
 
 def test_info_and_cut(hvc, tmp_path, stream):

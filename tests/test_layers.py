@@ -8,6 +8,7 @@ from conftest import psnr
 
 import hvcodec
 from hvcodec import container, steps
+from hvcodec.encoder import Encoder
 from hvcodec.engine import Engine
 from hvcodec.ladder import NAMES
 
@@ -128,6 +129,42 @@ def test_target_psnr(photo):
     for target in (28.0, 36.0):
         value = psnr(photo, hvcodec.decode(hvcodec.encode(photo, target_psnr=target)))
         assert target - 0.1 < value <= target
+
+
+def test_what_is_better_than_its_target_at_quality_0(photo):
+    white = np.full((64, 64, 3), 255, np.uint8)
+    for picture, target in ((white, 40), (photo, 10)):
+        assert hvcodec.encode(picture, target_psnr=target) == hvcodec.encode(picture, quality=0)
+
+
+def test_no_setting_is_encoded_twice(photo, monkeypatch):
+    settings = []
+    encode = Encoder.encode
+
+    def noted(self, lam, thrift=1.0, decoded=None):
+        settings.append((lam, thrift))
+        return encode(self, lam, thrift, decoded)
+
+    monkeypatch.setattr(Encoder, "encode", noted)
+    monkeypatch.setattr(Encoder, "encode_with_effort", lambda self, *_, **__: encode(self, 4.0))
+    for target in ({"target_size": 4000}, {"target_psnr": 33.0}):
+        settings.clear()
+        hvcodec.encode(photo, **target, effort=1)
+        assert len(set(settings)) == len(settings) > 3
+
+
+@pytest.mark.parametrize("kind,target,beyond", [("target_size", 4000, 4200), ("target_psnr", 33, 33.5)])
+def test_effort_that_overshoots_leaves_the_plain_file(photo, monkeypatch, kind, target, beyond):
+    plain, too_fine = (hvcodec.encode(photo, **{kind: value}) for value in (target, beyond))
+    monkeypatch.setattr(Encoder, "encode_with_effort", lambda self, *_, **__: too_fine)
+    assert hvcodec.encode(photo, **{kind: target}, effort=1) == plain
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_the_finest_steps_leave_room_for_refinement(photo, lossless):
+    data = hvcodec.encode(photo, lam=1e4, rate_weights="progressive", lossless=lossless)
+    difference = np.asarray(hvcodec.decode(data)).astype(int) - np.asarray(photo)
+    assert np.abs(difference).max() <= (0 if lossless else 3)
 
 
 def test_targets_out_of_reach_and_contradictions(photo):

@@ -51,6 +51,14 @@ def test_options_mean_what_the_api_means(photo):
     assert saved(photo, **options) == hvcodec.encode(photo, **options)
 
 
+def test_exif_is_taken_as_an_object_too(photo):
+    exif = Image.Exif()
+    exif[0x010E] = "two parrots"
+    buffer = io.BytesIO()
+    photo.save(buffer, "HVC", exif=exif)
+    assert Image.open(buffer).getexif()[0x010E] == "two parrots"
+
+
 def test_a_thumbnail_is_made_of_the_coarsest_layers(stream, photo):
     image = Image.open(io.BytesIO(stream))
     mode, box = image.draft("RGB", (40, 30))

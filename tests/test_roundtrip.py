@@ -79,6 +79,26 @@ def test_palette_with_a_transparent_colour(photo):
     assert (np.asarray(back.getchannel("A")) == np.asarray(expected)).all()
 
 
+def test_palette_of_colours_with_alpha(photo):
+    image = photo.convert("RGBA")
+    image.putalpha(Image.fromarray(gradient(*photo.size)[..., 2]))
+    image = image.quantize(16)
+    back = through(image, lossless=True)
+    assert back.mode == "RGBA"
+    assert (np.asarray(back) == np.asarray(image.convert("RGBA"))).all()
+
+
+def test_the_limit_of_pillow_is_what_it_was(monkeypatch):
+    """Whatever order threads come and go in."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    first, second = picture._reading(), picture._reading()
+    for step in (first.__enter__, second.__enter__, lambda: first.__exit__(None, None, None)):
+        step()
+        assert Image.MAX_IMAGE_PIXELS is None
+    second.__exit__(None, None, None)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
 def test_black_and_white_and_palette(photo):
     assert through(photo.convert("1")).mode == "L"
     assert through(photo.quantize(16)).mode == "RGB"
