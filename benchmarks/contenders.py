@@ -63,9 +63,10 @@ def ours(
 ) -> Codec:
     """hvcodec, by default without effort."""
     name = model or modelfile.DEFAULT_NAME
+    own = modelfile.id_of(modelfile.locate(model))
     return Codec(
         "hvcodec",
-        f"model {name}, one network for all rates, effort {effort}, tuned for {tune}",
+        f"model {name} ({own}), one network for all rates, effort {effort}, tuned for {tune}",
         qualities or QUALITIES,
         lambda pixels, q: hvcodec.encode(pixels, q, model=model, effort=effort, tune=tune),
         lambda data: np.asarray(hvcodec.decode(data, model=model)),

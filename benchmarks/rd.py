@@ -26,6 +26,8 @@ from PIL import Image
 from scipy.interpolate import PchipInterpolator
 from tqdm import tqdm
 
+from hvcodec import files
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -42,8 +44,8 @@ def measure(codec: Codec, pictures: list[tuple[str, np.ndarray]], part: Path) ->
     """
     what = {"description": codec.about, "settings": list(codec.settings)}
     before = json.loads(part.read_text()) if part.exists() else {}
-    pictures_done = before.get("pictures", {})
-    each = pictures_done if {**what, "pictures": pictures_done} == before else {}
+    done = before.pop("pictures", {})
+    each = {name: done[name] for name, _ in pictures if name in done and before == what}
     for name, pixels in tqdm([found for found in pictures if found[0] not in each], desc=codec.name):
         points: dict[str, list[float]] = {measure: [] for measure in MEASURES}
         for setting in codec.settings:
@@ -62,7 +64,7 @@ def measure(codec: Codec, pictures: list[tuple[str, np.ndarray]], part: Path) ->
             for key, value in zip(MEASURES, values):
                 points[key].append(value)
         each[name] = points
-        part.write_text(json.dumps({**what, "pictures": each}))
+        files.write(part, json.dumps({**what, "pictures": each}).encode())
     part.unlink(missing_ok=True)
     means = {key: np.mean([p[key] for p in each.values()], axis=0).tolist() for key in MEASURES}
     return {

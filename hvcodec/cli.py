@@ -221,8 +221,8 @@ def decode(
     """Decode .hvc files, or all of folders; - is a pipe.
 
     The picture is a PNG unless -o names a .webp, .tiff, .jpg or .bmp (which holds no metadata). Where
-    its name follows from the file's, it is NAME.png, or NAME.decoded.png if NAME.png is there already,
-    so that no original is overwritten.
+    its name follows from the file's, it is NAME.png, or NAME.decoded.png if another NAME.png is there
+    already, so that no original is overwritten.
     """
     options["region"] = _region(region)
     jobs = files.plan(inputs, output, {".hvc"}, ".png")
@@ -235,9 +235,10 @@ def _decode(options: dict[str, Any], job: Job, content: bytes) -> Made:
 
     image = decoder.decode(content, **options)
     target = job.target
-    if target and not job.named and files.exists(target):
-        target = target.with_suffix(".decoded.png")
     data = picture.save(image, target.suffix if target else ".png")
+    # What is there may be an original, or this very result, of a run that was interrupted.
+    if target and not job.named and files.exists(target) and files.read(target) != data:
+        target = target.with_suffix(".decoded.png")
     said = (
         f"{image.width}x{image.height}, "
         f"{options['layers'] or found.layers} of {len(found.cut_points)} layers"

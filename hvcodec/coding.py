@@ -144,9 +144,16 @@ class BitsBack:
 
     @classmethod
     def open(cls, model: Hierarchy, content: Array, grid: float = GRID) -> "BitsBack":
-        """A chain that another one left as its `content`; for decoding, or to go on."""
+        """A chain that another one left as its `content`; for decoding, or to go on.
+
+        Raises:
+            FormatError: no chain leaves this.
+        """
         chain = cls(model, np.empty(0, np.uint32), grid)
-        chain._coder = stream.stack.AnsCoder(np.asarray(content, np.uint32))
+        try:
+            chain._coder = stream.stack.AnsCoder(np.asarray(content, np.uint32))
+        except ValueError:
+            raise FormatError("the content cannot be a stack") from None
         return chain
 
     @property

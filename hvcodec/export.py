@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +20,7 @@ from .lossless_model import LosslessModel
 from .model import Config, Model, Product
 from .objective import coded, objective
 from .train import Draw, draw
+from .trainer import read
 from .transform import WEIGHT_UNIT
 
 CALIBRATION = 16, 4, 128  # batches, crops in each, their size
@@ -122,21 +122,21 @@ def rounded(network: nn.Module, measure: Callable[[], Tensor]) -> tuple[Tensor, 
 Trained = TypeVar("Trained", Model, LosslessModel)
 
 
-def _averaged(checkpoint: Path, make: Callable[[dict], Trained]) -> tuple[Trained, dict, Crops]:
-    """A run's network with averaged weights as they are kept, its state, and its pictures.
+def _averaged(checkpoint: Path, make: Callable[[dict], Trained]) -> tuple[Trained, dict]:
+    """A run's network with averaged weights as they are kept, and its state.
 
     Raises:
         ModelError: the checkpoint cannot be read.
     """
+    state = read(checkpoint)
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         network = make(state["config"])
         average = {
             k.removeprefix("module."): v for k, v in state["average"].items() if k.startswith("module.")
         }
         network.load_state_dict({k: v.half() for k, v in average.items()})
-        return network, state, Crops(checkpoint.parent / "pictures.bin", state["recipe"]["seed"])
-    except (OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError, UnpicklingError):
+        return network, state
+    except (LookupError, RuntimeError, TypeError, ValueError, AttributeError):
         raise ModelError(f"{checkpoint} is not a training checkpoint of this version") from None
 
 
@@ -155,7 +155,11 @@ def export(checkpoint: Path, target: Path, lossless: Path | None = None) -> str:
         ModelError: a checkpoint cannot be read.
         HvcError: the file cannot be written.
     """
-    model, state, crops = _averaged(checkpoint, lambda sizes: Model(Config.from_dict(sizes)))
+    model, state = _averaged(checkpoint, lambda sizes: Model(Config.from_dict(sizes)))
+    packed = checkpoint.parent / "pictures.bin"
+    if not packed.exists():
+        raise ModelError(f"{packed}, the packed pictures of the training, is not there")
+    crops = Crops(packed, state["recipe"]["seed"])
     card = {"format": 0, "config": state["config"], "training": training_of(state)}
     tensors = {k: v.half().contiguous() for k, v in model.state_dict().items()}
     counts, reaches = tables.make(tensors["tail"].float().numpy())
@@ -165,9 +169,7 @@ def export(checkpoint: Path, target: Path, lossless: Path | None = None) -> str:
     turns = torch.round(model.transform.turns() / WEIGHT_UNIT).to(torch.int16)
     tensors |= {"exact.grids": grids, "exact.turns": turns}
     if lossless:
-        layer, state, _ = _averaged(
-            lossless, lambda sizes: LosslessModel(LosslessConfig.from_dict(sizes))
-        )
+        layer, state = _averaged(lossless, lambda sizes: LosslessModel(LosslessConfig.from_dict(sizes)))
         tensors |= {f"lossless.{k}": v.half().contiguous() for k, v in layer.state_dict().items()}
         grids, price = rounded(layer, lambda: lossless_costs(layer, model, crops))
         tensors["exact.lossless"] = grids

@@ -115,9 +115,19 @@ class Journal:
         try:
             self._base = self._base or sqlite3.connect(self._path)
             with self._base:
-                return self._base.execute(command, values).fetchall()
+                rows = self._base.execute(command, [*map(_stored, values)]).fetchall()
+            return [[os.fsdecode(value) for value in row] for row in rows]
         except sqlite3.Error as error:
             raise UsageError(f"{self._path} cannot be the journal: {error}") from None
+
+
+def _stored(text: str) -> str | bytes:
+    """As SQLite can keep it, whose text is UTF-8: the name of a file may be anything."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return os.fsencode(text)
 
 
 @dataclass(frozen=True)

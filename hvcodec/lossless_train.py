@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import processes
+from . import modelfile, processes
 from . import steps as rates
+from .errors import UsageError
 from .ladder import LAYERS
 from .lossless_model import Config, LosslessModel
 from .model import Model, model_of
@@ -33,7 +34,16 @@ class LosslessTrainer(Trainer[LosslessModel]):
     def __init__(self, folder: Path, recipe: Recipe, config: Config, model: Path) -> None:
         torch.manual_seed(recipe.seed)
         super().__init__(folder, recipe, LosslessModel(config))
-        self.base = model_of(model).to(self.device)
+        self.base, self.base_id = model_of(model).to(self.device), modelfile.id_of(model)
+
+    def state(self) -> dict:
+        return super().state() | {"base": self.base_id}
+
+    def load(self) -> dict:
+        state = super().load()
+        if state.get("base") != self.base_id:
+            raise UsageError(f"{self.folder} holds a run over another model")
+        return state
 
     def losses(
         self, pixels: Tensor, rng: np.random.Generator, count: int

@@ -81,6 +81,9 @@ class HvcCodec(Codec):
         if type(quality) not in (int, float) or not 0 <= quality <= 100:
             raise UsageError(f"quality must lie in 0..100, not {quality!r}")
         if shape is not None:
+            whole = isinstance(shape, Sequence) and all(isinstance(n, (int, np.integer)) for n in shape)
+            if not whole:
+                raise UsageError(f"a shape is a list of whole numbers, not {shape!r}")
             picture_shape(shape)
         self.quality = float(quality)
         self.lossless = lossless

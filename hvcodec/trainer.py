@@ -4,10 +4,12 @@ import ctypes
 import json
 import math
 import os
+import struct
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -18,7 +20,7 @@ from tqdm import tqdm
 
 from . import processes
 from .data import Crops, pack
-from .errors import HvcError, UsageError
+from .errors import HvcError, ModelError, UsageError
 from .lossless_model import LosslessModel
 from .model import Model
 from .muon import Muon
@@ -28,6 +30,18 @@ CLIP = 3.0  # of the gradient's norm: only for accidents, since clipping at 1 st
 # of about 1 usually has), above which nothing is saved any more, and training stops: a run that
 # diverges must not take its last good checkpoint with it.
 RESTLESS, DIVERGED = 3.0, 8.0
+# What `torch.load` makes of files that are none of its own.
+BROKEN: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+BROKEN += (struct.error, UnpicklingError)
+# What a checkpoint has at least.
+STATE = {"config", "recipe", "data_sha256", "model", "average", "optimisers", "counters"}
 
 
 @dataclass(frozen=True)
@@ -60,10 +74,14 @@ class Recipe:
         """Raises TypeError or ValueError for what cannot be."""
         if not 1 <= self.pixels < math.inf or self.seed < 0:
             raise ValueError("pixels must be a finite number above 1, and the seed not negative")
-        if not self.crop or any(
-            not 0 <= share < 1 or size < 64 or size % 64 for share, size in self.crop
+        if (
+            not self.crop
+            or self.crop[0][0] != 0
+            or any(not 0 <= share < 1 or size < 64 or size % 64 for share, size in self.crop)
         ):
-            raise ValueError("crops are (share of the training, a multiple of 64 pixels)")
+            raise ValueError("crops are (share of the training, from 0; a multiple of 64 pixels)")
+        if any(type(n) is not int for n in (self.seed, self.batch_pixels, *(n for _, n in self.crop))):
+            raise TypeError("the seed, and numbers of pixels but the total, must be whole numbers")
         rest = (self.batch_pixels, self.warmup, self.decay, self.matrix_rate, self.rate, self.average)
         if min(rest) <= 0:
             raise ValueError("numbers of a recipe must be above 0")
@@ -211,15 +229,16 @@ class Trainer(Generic[Network]):
     def save(self) -> None:
         unfinished = self.folder / "checkpoint.part"
         torch.save(self.state(), unfinished)
-        unfinished.rename(self.folder / "checkpoint.pt")
+        unfinished.replace(self.folder / "checkpoint.pt")
 
     def load(self) -> dict:
         """Go on from the folder's checkpoint, which is returned; how many pixels to see may differ.
 
         Raises:
+            ModelError: it cannot be read.
             UsageError: it is of another network, seed or data.
         """
-        state = torch.load(self.folder / "checkpoint.pt", map_location=self.device, weights_only=True)
+        state = read(self.folder / "checkpoint.pt", self.device)
         same = (
             state["config"] == self.model.config.to_dict()
             and state["recipe"]["seed"] == self.recipe.seed
@@ -273,10 +292,10 @@ class Trainer(Generic[Network]):
                     }
                     log.write(json.dumps(entry | means) + "\n")
                     log.flush()
-                    bar.set_postfix(loss=f"{means['loss']:.4f}")
+                    bar.set_postfix(loss=f"{means.get('loss', math.nan):.4f}")
                     norm = means.get("norm", math.inf)
                     calmest = max(min(calmest, norm), 1.0)
-                    if norm > DIVERGED * calmest:
+                    if math.isinf(norm) or norm > DIVERGED * calmest:
                         raise HvcError(
                             "training diverges; try lower rates of learning from the checkpoint"
                         )
@@ -285,9 +304,24 @@ class Trainer(Generic[Network]):
                     self.save()
                     saved = now
         bar.close()
-        if first:
+        if first and norm <= RESTLESS * calmest:
             self.save()
         processes.wait()
+
+
+def read(checkpoint: Path, device: torch.device | str = "cpu") -> dict:
+    """A run's state, see `Trainer.state`.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if set(state) >= STATE:
+            return state
+    except BROKEN:
+        pass
+    raise ModelError(f"{checkpoint} is not a training checkpoint of this version")
 
 
 def prepare(pictures: Path, folder: Path) -> None:

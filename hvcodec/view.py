@@ -1,5 +1,7 @@
 """The browser page (`web/page`, docs/browser.md) and one file for it, served to this machine alone."""
 
+import os
+import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -65,6 +67,13 @@ class _Handler(SimpleHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *arguments: Any) -> None:
+        # Browsers drop connections when a page is closed.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(*arguments)
+
+
 def server(name: str, data: bytes) -> tuple[ThreadingHTTPServer, str]:
     """A server of the page on a free port, not yet serving, and the address that shows a file.
 
@@ -75,7 +84,7 @@ def server(name: str, data: bytes) -> tuple[ThreadingHTTPServer, str]:
     Raises:
         UsageError: see `folder`.
     """
-    path = SHOWN + quote(name)
+    path = SHOWN + quote(os.fsencode(name))
     handler = partial(_Handler, files={path: data}, directory=str(folder()))
-    made = ThreadingHTTPServer((HOST, 0), handler)
+    made = _Server((HOST, 0), handler)
     return made, f"http://{HOST}:{made.server_address[1]}/?file={quote(path)}"

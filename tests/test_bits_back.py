@@ -138,6 +138,8 @@ def test_what_no_chain_left_is_refused():
     chain = BitsBack.open(Linear(), np.array([5, 7], np.uint32))
     with pytest.raises(hvcodec.FormatError):
         _ = chain.start
+    with pytest.raises(hvcodec.FormatError):
+        BitsBack.open(Linear(), np.array([1, 0], np.uint32))
 
 
 def test_binary_data():

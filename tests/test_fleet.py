@@ -140,6 +140,25 @@ def test_only_what_is_not_done_is_done(folder, tmp_path):
     assert "kept" in run(*words, "-q", "40", "--model", "photo3").stderr
 
 
+def test_names_that_are_not_utf8_are_remembered_too(folder, tmp_path):
+    try:
+        (folder / "a.png").rename(os.fsdecode(os.fsencode(folder) + b"/\xe9.png"))
+    except OSError:
+        pytest.skip("no such names here")
+    words = ("encode", folder, "-o", tmp_path / "out", "--journal", tmp_path / "journal")
+    assert totals(*words)["made"] == 3
+    assert totals(*words)["kept"] == 3
+
+
+def test_decoding_again_without_a_journal_leaves_one_result(folder):
+    assert run("encode", folder).exit_code == 0
+    for path in folder.rglob("*.png"):
+        path.unlink()
+    for _ in range(2):
+        assert run("decode", folder).exit_code == 0
+    assert {p.name for p in folder.rglob("*.png")} == {"a.png", "b.png", "c.png"}
+
+
 def test_decoding_again_replaces_its_own_results_only(folder, tmp_path):
     assert run("encode", folder).exit_code == 0  # beside the originals
     words = ("decode", folder, "--journal", tmp_path / "journal")

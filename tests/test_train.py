@@ -245,6 +245,43 @@ def test_the_coarsest_layer_does_not_decide_what_a_batch_counts(tmp_path, photo)
     assert torch.equal(other.grad, torch.full_like(other, 1e-3))
 
 
+def test_training_that_is_no_number_has_diverged(tmp_path, photo, monkeypatch):
+    pytest.importorskip("torch")
+    from hvcodec import train
+    from hvcodec import trainer as training
+    from hvcodec.model import Config
+
+    photo.crop((0, 0, 64, 64)).save(tmp_path / "photo.png")
+    training.prepare(tmp_path, tmp_path)
+    trainer = train.PhotoTrainer(tmp_path, training.Recipe(), Config.from_dict(json.loads(TINY)))
+    nothing = {"loss": float("nan"), "norm": float("nan")}
+    monkeypatch.setattr(trainer, "train_step", lambda: nothing)
+    with pytest.raises(hvcodec.HvcError, match="diverges"):
+        trainer.run(log_every=2)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04"])
+def test_a_broken_checkpoint_is_said(tmp_path, content):
+    pytest.importorskip("torch")
+    from hvcodec import trainer as training
+
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(hvcodec.ModelError, match="not a training checkpoint"):
+        training.read(tmp_path / "checkpoint.pt")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"crop": ((0.1, 128),)}, {"crop": ((0, 128.0),)}, {"batch_pixels": 1e6}, {"seed": 1.5}]
+)
+def test_recipes_that_cannot_be(wrong):
+    pytest.importorskip("torch")
+    from hvcodec.trainer import Recipe
+
+    with pytest.raises((TypeError, ValueError)):
+        Recipe(**wrong)
+
+
 @pytest.mark.slow
 def test_two_processes_train_like_one(tmp_path, photo):
     torch = pytest.importorskip("torch")

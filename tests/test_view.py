@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -63,6 +65,19 @@ def test_a_page_under_another_name_gets_nothing(built, serving):
     address = serving("x.hvc", b"content")
     with pytest.raises(urllib.error.HTTPError, match="403"):
         fetched(address, host="stranger.example")
+
+
+def test_a_lost_connection_is_nothing_to_report(built, serving, capfd):
+    address = serving("large.hvc", bytes(1 << 26))
+    start, _, query = address.partition("/?file=")
+    host = start.removeprefix("http://")
+    with socket.create_connection((view.HOST, int(host.rpartition(":")[2]))) as connection:
+        connection.sendall(f"GET {unquote(query)} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        connection.recv(1000)
+        # To close it now is to reset it.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert fetched(start) == b"the page"
+    assert capfd.readouterr().err == ""
 
 
 def test_a_page_that_is_not_built_is_said_in_a_line(tmp_path, monkeypatch):

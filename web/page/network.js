@@ -34,8 +34,14 @@ const networks = {};
  * the first ones may run already.
  */
 export function networkOf(model) {
-  runtime ??= start();
-  return (networks[model] ??= open(`models/${model}`, model));
+  runtime ??= kept(start(), () => (runtime = null));
+  return (networks[model] ??= kept(open(`models/${model}`, model), () => delete networks[model]));
+}
+
+/** A promise, and what to do if it fails, so that the next one who wants it tries again. */
+function kept(promise, forget) {
+  promise.catch(forget);
+  return promise;
 }
 
 async function open(folder, model) {

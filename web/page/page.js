@@ -31,7 +31,9 @@ class Opened {
 
   keep({ width, height, pixels, layers, preview }) {
     const { header, pictures } = this;
-    if (header.layers * header.width * header.height > KEPT) pictures.clear();
+    if (header.layers * header.width * header.height > KEPT) {
+      for (const other of pictures.keys()) if (other !== this.chosen) pictures.delete(other);
+    }
     pictures.set(layers, { image: new ImageData(pixels, width, height), preview });
   }
 
@@ -174,9 +176,19 @@ document.body.ondrop = (event) => {
   document.body.classList.remove("dropping");
   for (const file of event.dataTransfer.files) openFile(file);
 };
+/** Of a file, from the end of its address. */
+function named(end) {
+  try {
+    return decodeURIComponent(end);
+  } catch {
+    return end; // it is no UTF-8
+  }
+}
+
 function openAddress(address) {
-  const url = new URL(address, document.baseURI);
-  open(url.href, decodeURIComponent(url.pathname.split("/").at(-1)));
+  if (!URL.canParse(address, document.baseURI)) return say(`${address} is no address`);
+  const { href, pathname } = new URL(address, document.baseURI);
+  open(href, named(pathname.split("/").at(-1)));
 }
 get("address").onsubmit = (event) => {
   event.preventDefault();

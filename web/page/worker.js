@@ -56,11 +56,28 @@ class Opened {
 
   async receive(source) {
     const reader = (await streamOf(source)).getReader();
+    try {
+      await this.read(reader);
+    } finally {
+      reader.cancel().catch(() => {});
+    }
+    if (opened !== this) return;
     const { download } = this;
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (opened !== this) return reader.cancel();
-      if (done) break;
+    if (!this.header) throw new HvcError("the file ends inside its header");
+    const { cuts } = this.header;
+    if (download.size > cuts.at(-1)) throw new HvcError("the file goes on after its last layer");
+    if (!cuts.includes(download.size)) {
+      throw new HvcError(`the file ends inside layer ${this.whole + 1}; what is whole of it is shown`);
+    }
+  }
+
+  /** Take bytes until there are no more, or more than the file can have. */
+  async read(reader) {
+    const { download } = this;
+    while (!this.header || download.size <= this.header.cuts.at(-1)) {
+      // A connection that is lost is the end of what can be shown.
+      const { done, value } = await reader.read().catch(() => ({ done: true }));
+      if (done || opened !== this) return;
       download.add(value);
       if (!this.header) {
         this.header = readHeader(download.whole);
@@ -68,12 +85,6 @@ class Opened {
       }
       this.say({ received: download.size });
       this.wake();
-    }
-    if (!this.header) throw new HvcError("the file ends inside its header");
-    const { cuts } = this.header;
-    if (download.size > cuts.at(-1)) throw new HvcError("the file goes on after its last layer");
-    if (!cuts.includes(download.size)) {
-      throw new HvcError(`the file ends inside layer ${this.whole + 1}; what is whole of it is shown`);
     }
   }
 
