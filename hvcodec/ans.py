@@ -14,6 +14,7 @@ import constriction
 import numpy as np
 
 from .errors import FormatError, ModelError
+from .ladder import Place
 from .parallel import in_parallel, strips
 from .tables import PART_SILENT, SILENT, SYMBOL_TABLES, TABLES, TOTAL, Index
 
@@ -107,14 +108,14 @@ class Tables:
 
 
 class Grid(NamedTuple):
-    """Where the symbols of a pass of the ladder belong.
+    """Where symbols of the ladder belong.
 
     Attributes:
-        layer: of the ladder, 0 .. 6.
+        at: what was coded in one go.
         rows, columns: of the packed pass.
     """
 
-    layer: int
+    at: Place
     rows: int
     columns: int
 

@@ -5,8 +5,12 @@ p modulo 2. Packed, they are a grid of the same height and half the width. A lay
 its own packed grid.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+
+from .ladder import LAYERS, Place
 
 
 def take(planes: Tensor, p: int, passes: int) -> Tensor:
@@ -15,6 +19,21 @@ def take(planes: Tensor, p: int, passes: int) -> Tensor:
         return planes
     even, odd = planes[:, :, 0::2, p::2], planes[:, :, 1::2, 1 - p :: 2]
     return torch.stack([even, odd], 3).flatten(2, 3)
+
+
+def at_place(planes: Tensor, at: Place) -> Tensor:
+    """What is coded in one go: B x C x H x W of a layer -> B x channels x H x W/passes."""
+    own = planes if len(at.channels) == planes.shape[1] else planes[:, list(at.channels)]
+    return take(own, at.p, LAYERS[at.layer].passes)
+
+
+def together(parts: Mapping[Place, Tensor]) -> Tensor:
+    """All that is coded in one pass -> the pass, with channels in their order: B x C x H x W."""
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    channels = [channel for at in parts for channel in at.channels]
+    order = sorted(range(len(channels)), key=channels.__getitem__)
+    return torch.cat([*parts.values()], 1)[:, order]
 
 
 def merge(parts: list[Tensor]) -> Tensor:

@@ -30,9 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import refinement, tuning
-from .checkerboard import merge, take
+from .checkerboard import at_place, merge, take, together
 from .exact import Array
-from .ladder import LAYERS, MAX_STRIDE
+from .ladder import LAYERS, MAX_STRIDE, Place
 from .likelihood import Prior, below, bits, wide_part
 from .model import Model
 from .quantise import quantise
@@ -186,24 +186,25 @@ class _Run:
         self.steps = torch.tensor([steps_of(goal.steps, self.run, len(goal.steps))])
         self.worth = [_batch(w) for w in tuning.worth(importance, goal.thrift)]
         self.bits = cost.new_zeros(())
-        self.moves: dict[tuple[int, int], _Moves] = {}
+        self.moves: dict[Place, _Moves] = {}
 
-    def choose(self, index: int, p: int, prior: Prior) -> Tensor:
+    def choose(self, at: Place, prior: Prior) -> Tensor:
         """For `Model.descend`."""
+        index = at.layer
         model, beta = self.goal.model, self.goal.weights[layer_of(self.run, index)]
         if math.isinf(beta):
             return torch.zeros_like(prior.mean)
         stride, passes = LAYERS[index].stride, LAYERS[index].passes
         delta = model.delta(self.steps, index)
-        worth = take(self.worth[index], p, passes) * (self.goal.weights[index] / beta)
+        worth = take(self.worth[index], at.p, passes) * (self.goal.weights[index] / beta)
         scale = torch.exp2(prior.log2_scale) / delta
         ratio, weight = wide_part(model.tail, prior.shape)
         own = scale, ratio, weight
-        target = (take(self.targets[index], p, passes) - prior.mean.detach()) / delta
+        target = (at_place(self.targets[index], at) - prior.mean.detach()) / delta
         chosen = self._symbol(prior, delta, own, target, worth)
         if self.run:
             # As on the ladder where nothing was said so far.
-            known = self.memory[index, p]
+            known = self.memory[at]
             said = torch.from_numpy(np.isfinite(known.low))
             chosen = chosen.unless(said, self._part(known, prior, delta, own, target, worth))
         value = chosen.value
@@ -213,7 +214,7 @@ class _Run:
         leaf = torch.zeros_like(value, requires_grad=True)
         up, down, *more = chosen.others()
         costs = beta * more[0], beta * more[1]
-        self.moves[index, p] = _Moves(leaf, value, delta, (up, down), costs)
+        self.moves[at] = _Moves(leaf, value, delta, (up, down), costs)
         self.bits = self.bits + beta * chosen.bits.sum()
         return value + leaf * delta - prior.mean
 
@@ -322,13 +323,18 @@ class _Window:
             run, error = self.run(targets)
             leaves = [moves.leaf for moves in run.moves.values()]
             slopes = torch.autograd.grad(run.bits + error.sum(), leaves) if leaves else ()
-        best: dict[int, list[tuple[Tensor, Tensor]]] = {}
-        for (index, p), slope in zip(run.moves, slopes):
-            bend = _batch(tuning.at_stride(self.importance, LAYERS[index].stride))
-            bend = take(bend * self.price, p, LAYERS[index].passes)
-            best.setdefault(index, []).append(run.moves[index, p].best(slope, bend))
+        best: dict[int, dict[int, dict[Place, tuple[Tensor, Tensor]]]] = {}
+        for (at, moves), slope in zip(run.moves.items(), slopes):
+            la = LAYERS[at.layer]
+            bend = _batch(tuning.at_stride(self.importance, la.stride))
+            bend = take(bend * self.price, at.p, la.passes)
+            passes = best.setdefault(at.layer, {})
+            passes.setdefault(at.p, {})[at] = moves.best(slope, bend)
         moved, gain = list(targets), [torch.full_like(y, -math.inf) for y in targets]
-        for index, parts in best.items():
+        for index, passes in best.items():
+            parts = [
+                [together(dict(zip(own, of))) for of in zip(*own.values())] for own in passes.values()
+            ]
             moved[index], gain[index] = (merge(list(fields)) for fields in zip(*parts))
         return _Promises(run.cost + _blocks(error.detach(), 1, 1), moved, gain)
 
@@ -397,13 +403,11 @@ def search(
         latents: to start from, per layer, coarse first; the result is likewise.
     """
     picture, result = _batch(pixels), [_batch(y) for y in latents]
-    remembered = {
-        (k, p): [
-            field.reshape((*result[k].shape[:3], result[k].shape[3] // LAYERS[k].passes))
-            for field in fields
-        ]
-        for (k, p), fields in memory.items()
-    }
+    remembered = {}
+    for place, fields in memory.items():
+        rows, columns = result[place.layer].shape[2:]
+        size = 1, len(place.channels), rows, columns // LAYERS[place.layer].passes
+        remembered[place] = [field.reshape(size) for field in fields]
     for window in windows(*pixels.shape[:2]):
         outer = [slice(max(s.start - MARGIN, 0), s.stop + MARGIN) for s in window]
         inner = [slice(s.start - o.start, s.stop - o.start) for s, o in zip(window, outer)]
@@ -416,8 +420,9 @@ def search(
             return slice(None), slice(None), rows, columns
 
         known = {
-            (k, p): Known(*(f[at(LAYERS[k].stride, outer, LAYERS[k].passes)] for f in fields))
-            for (k, p), fields in remembered.items()
+            place: Known(*(f[at(la.stride, outer, la.passes)] for f in fields))
+            for place, fields in remembered.items()
+            for la in [LAYERS[place.layer]]
         }
         seen = [y[at(la.stride, outer)] for y, la in zip(result, LAYERS)]
         here = importance[at(8, outer)[2:]]

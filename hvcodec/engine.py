@@ -15,9 +15,9 @@ from . import exact, lossless, modelfile, refinement, tables
 from .ans import Grid, Pass, Tables
 from .errors import FormatError
 from .exact import Array
-from .ladder import LAYERS, MAX_STRIDE
+from .ladder import LAYERS, MAX_STRIDE, Place
 from .mixture import Mixture
-from .network import Network, Prior, delta, take
+from .network import Network, Prior, at_place, delta
 from .parallel import in_parallel, single_threaded_blas, strips
 from .refinement import Known, Memory, layer_of, levels, steps_of
 from .side_information import Costs
@@ -288,27 +288,28 @@ class Engine:
         """One run down the ladder; adds to `layers` and changes `memory`."""
         indices = steps_of(steps, run, len(steps))
 
-        def choose(index: int, p: int, prior: Prior) -> Array:
+        def choose(at: Place, prior: Prior) -> Array:
+            index = at.layer
             layer = layer_of(run, index)
             if steps[layer] == OFF:
                 return np.zeros_like(prior.mean)
-            y, passes = latents[index], LAYERS[index].passes
+            y = latents[index]
             step = delta(indices[index])
-            target = flat((take(y, p, passes) - prior.mean) / step)
+            target = flat((at_place(y, at) - prior.mean) / step)
             here = np.broadcast_to(worth[index][..., None], y.shape)
-            here = flat(take(here, p, passes))
+            here = flat(at_place(here, at))
             if run:
-                opening = self._open(memory[index, p], prior, step)
+                opening = self._open(memory[at], prior, step)
                 here = here * np.float32(weights[index] / weights[layer])
                 symbols = self._chosen(opening, target, here)
                 layers[layer].append(Pass(symbols, opening.coded, self.tables))
-                memory[index, p] = self._close(opening, symbols)
-                return unflat(memory[index, p].value, prior.mean) - prior.mean
+                memory[at] = self._close(opening, symbols)
+                return unflat(memory[at].value, prior.mean) - prior.mean
             table = self._index(prior, step)
             symbols = self.tables.quantise(target, table, here) * ~self.tables.silent[table.table]
-            layers[layer].append(Pass(symbols, table, self.tables, Grid(index, *prior.mean.shape[:2])))
+            layers[layer].append(Pass(symbols, table, self.tables, Grid(at, *prior.mean.shape[:2])))
             if levels(steps):
-                memory[index, p] = self._known(symbols, flat(prior.mean), step, table)
+                memory[at] = self._known(symbols, flat(prior.mean), step, table)
             return unflat(symbols.astype(np.float32), prior.mean) * step
 
         height, width = (n * LAYERS[-1].stride for n in latents[-1].shape[:2])
@@ -381,21 +382,22 @@ class Engine:
         height, width = (n + -n % MAX_STRIDE for n in (height, width))
         indices, present = (steps_of(steps, run, n) for n in (len(steps), count))
 
-        def choose(index: int, p: int, prior: Prior) -> Array:
+        def choose(at: Place, prior: Prior) -> Array:
+            index = at.layer
             layer = layer_of(run, index)
             if present[index] == OFF:
                 return np.zeros_like(prior.mean)
             step = delta(indices[index])
             if not run:
                 table = self._index(prior, step)
-                symbols = pop(layer, table, Grid(index, *prior.mean.shape[:2]))
+                symbols = pop(layer, table, Grid(at, *prior.mean.shape[:2]))
                 if levels(steps):
-                    memory[index, p] = self._known(symbols, flat(prior.mean), step, table)
+                    memory[at] = self._known(symbols, flat(prior.mean), step, table)
                 return unflat(symbols.astype(np.float32), prior.mean) * step
             if layer < count:
-                opening = self._open(memory[index, p], prior, step)
-                memory[index, p] = self._close(opening, pop(layer, opening.coded, None))
-            return unflat(memory[index, p].value, prior.mean) - prior.mean
+                opening = self._open(memory[at], prior, step)
+                memory[at] = self._close(opening, pop(layer, opening.coded, None))
+            return unflat(memory[at].value, prior.mean) - prior.mean
 
         return self.network.descend(indices, present, height, width, choose, layers)
 

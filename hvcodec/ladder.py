@@ -7,6 +7,8 @@ stochastic layers z7 ... z1 of the hierarchical VAE, coarse to fine. Refinement 
 """
 
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 STRIDES = (64, 32, 16, 8)
 MAX_STRIDE = STRIDES[0]
@@ -88,3 +90,49 @@ def colour_planes(index: int) -> list[int]:
     if index < coarse:  # Haar means and details, three planes each
         return [channel % 3 for channel in range(LAYERS[index].channels)]
     return [plane for plane, _, _ in frequency_bands()[index - coarse]]
+
+
+class Place(NamedTuple):
+    """What is coded in one go: some channels of a layer at the positions of one of its passes.
+
+    Attributes:
+        layer: of the ladder, 0 .. 6.
+        p: the pass.
+        channels: of the layer, rising.
+    """
+
+    layer: int
+    p: int
+    channels: tuple[int, ...]
+
+    @property
+    def luma(self) -> tuple[bool, ...]:
+        """Whether each channel is of luma."""
+        planes = colour_planes(self.layer)
+        return tuple(planes[channel] == 0 for channel in self.channels)
+
+
+GROUPED = range(2, 5)  # z5, z4 and z3, where channels at one position tell most of each other
+
+
+@cache
+def places(index: int, p: int, grouped: bool) -> list[Place]:
+    """What a pass of a layer consists of, in the order in which it is coded.
+
+    Args:
+        grouped: in z5, z4 and z3 luma comes first, its lower frequencies before its higher ones, and
+            the other colours follow; else all channels come at once.
+    """
+    channels = range(LAYERS[index].channels)
+    planes = colour_planes(index)
+    luma, others = ([c for c in channels if (planes[c] == 0) == own] for own in (True, False))
+    groups = [[*channels]]
+    if grouped and index in GROUPED:
+        groups = [luma, others]
+        if LAYERS[index].stride == STRIDES[-1]:
+            bands = frequency_bands()[index - sum(la.stride > STRIDES[-1] for la in LAYERS)]
+            diagonal = [v + h for _, v, h in bands]
+            lowest = min(diagonal[c] for c in luma)
+            low, high = ([c for c in luma if (diagonal[c] == lowest) == own] for own in (True, False))
+            groups = [low, high, others]
+    return [Place(index, p, tuple(group)) for group in groups]

@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import modelfile
-from .checkerboard import merge, place, take
-from .ladder import LAYERS, STRIDES
+from .checkerboard import merge, place, take, together
+from .ladder import LAYERS, STRIDES, Place, places
 from .likelihood import Prior
 from .network import (
     COARSE_LAYERS,
@@ -86,6 +86,8 @@ class Config(Sizes):
         middle_blocks: its residual blocks.
         synthesis_width: channels of the picture correction at stride 2.
         synthesis_blocks: its residual blocks.
+        groups: 1, or 2 for a network that codes channels of z5 to z3 in groups (`ladder.places`).
+        follower_width: hidden channels of what a group's prior owes to the groups before it.
     """
 
     widths: tuple[int, int, int, int] = (128, 128, 128, 96)
@@ -98,6 +100,8 @@ class Config(Sizes):
     middle_blocks: int = 2
     synthesis_width: int = 32
     synthesis_blocks: int = 3
+    groups: int = 1
+    follower_width: int = 96
 
 
 class Product(nn.Module):
@@ -165,14 +169,37 @@ class Block(Product):
         return self.depthwise, None
 
 
-class Rung(nn.Module):
-    """One pass of one layer: blocks, the prior's head, and the way back of the decoded values."""
+class Follower(nn.Module):
+    """What a group's prior owes to the groups before it at the same positions."""
 
-    def __init__(self, width: int, channels: int, blocks: int, expansion: int) -> None:
+    def __init__(self, width: int, known: int, channels: int, hidden: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(width, expansion) for _ in range(blocks))
+        self.from_trunk = Pointwise(width, hidden)
+        self.from_values = Pointwise(3 * known, hidden)
+        self.condition = nn.Linear(len(LAYERS) * FEATURES, hidden, bias=False)
+        nn.init.zeros_(self.condition.weight)
+        self.out = Pointwise(hidden, 3 * channels, zero=True)
+
+    def forward(self, h: Tensor, features: Tensor, condition: Tensor) -> Tensor:
+        u = self.from_trunk(h) + self.from_values(features)
+        return self.out((u + self.condition(condition)[:, :, None, None]).relu())
+
+
+class Rung(nn.Module):
+    """One pass of one layer: blocks, the prior's head, the way back of the decoded values, and what
+    later groups owe to earlier ones."""
+
+    def __init__(self, width: int, places: list[Place], blocks: int, config: Config) -> None:
+        super().__init__()
+        channels = LAYERS[places[0].layer].channels
+        self.blocks = nn.ModuleList(Block(width, config.expansion) for _ in range(blocks))
         self.head = Pointwise(width, 3 * channels, zero=True)
         self.absorb = Pointwise(3 * channels, width)
+        sizes = [len(at.channels) for at in places]
+        self.followers = nn.ModuleList(
+            Follower(width, sum(sizes[:n]), sizes[n], config.follower_width)
+            for n in range(1, len(places))
+        )
 
 
 class Descent(NamedTuple):
@@ -182,7 +209,7 @@ class Descent(NamedTuple):
     trunk: Tensor
 
 
-Choose = Callable[[int, int, Prior], Tensor]
+Choose = Callable[[Place, Prior], Tensor]
 
 # Tensors of a model file that are not this network's: the first part of their names.
 NOT_ITS_OWN = ("tables", "exact", "lossless")
@@ -214,10 +241,10 @@ class Model(nn.Module):
         self.start = nn.Parameter(torch.zeros(width[STRIDES[0]]))
         self.rungs = nn.ModuleList(
             nn.ModuleList(
-                Rung(width[la.stride], la.channels, blocks[la.stride], config.expansion)
-                for _ in range(la.passes)
+                Rung(width[la.stride], places(k, p, config.groups > 1), blocks[la.stride], config)
+                for p in range(la.passes)
             )
-            for la in LAYERS
+            for k, la in enumerate(LAYERS)
         )
         self.up = nn.ModuleList(
             Pointwise(width[s], 4 * width[s // 2]) for s in STRIDES if s > STRIDES[-1]
@@ -307,8 +334,8 @@ class Model(nn.Module):
                 differs on the trunk is conditioned on these, before it on `steps`, as when the layers
                 were coded.
             height, width: of the picture, multiples of 64.
-            choose: called as choose(layer, pass, prior) for each pass; gives the values minus the
-                prior mean, in coefficient units, B x C x H x W packed (`checkerboard.py`).
+            choose: called as choose(place, prior) for all that is coded in one go; gives the values
+                minus the prior mean, in coefficient units, B x C x H x W packed (`checkerboard.py`).
 
         Returns:
             Values per layer (coarse first, coefficient units) and the trunk at stride 8.
@@ -333,16 +360,30 @@ class Model(nn.Module):
             for p, rung in enumerate(rungs):
                 for block in rung.blocks:
                     h = block(h, condition)
-                mean, log2_scale, shape = rung.head(take(h, p, la.passes)).float().chunk(3, 1)
-                prior = Prior(
-                    (mean * MEAN_UNIT).clamp(-MEAN_MAX, MEAN_MAX) * spread,
-                    log2_scale.clamp(-SCALE_MAX, SCALE_MAX) + torch.log2(spread) - 1,
-                    (shape + 0.5).clamp(0, 1),
-                )
-                residual = choose(index, p, prior)
-                value = prior.mean + residual
-                h = h + place(rung.absorb(self.features(value, residual, delta, spread)), p, la.passes)
-                parts.append(value)
+                seen = take(h, p, la.passes)
+                found = rung.head(seen).float().unflatten(1, (3, -1))
+                told: dict[Place, Tensor] = {}
+                known: dict[Place, Tensor] = {}
+                for at in places(index, p, self.config.groups > 1):
+                    own = found if len(at.channels) == la.channels else found[:, :, list(at.channels)]
+                    scale_of = spread[list(at.channels)]
+                    if told:
+                        before = torch.cat([*told.values()], 2).flatten(1, 2)
+                        more = rung.followers[len(told) - 1](seen, before, condition)
+                        own = own + more.float().unflatten(1, (3, -1))
+                    mean, log2_scale, shape = own.unbind(1)
+                    prior = Prior(
+                        (mean * MEAN_UNIT).clamp(-MEAN_MAX, MEAN_MAX) * scale_of,
+                        log2_scale.clamp(-SCALE_MAX, SCALE_MAX) + torch.log2(scale_of) - 1,
+                        (shape + 0.5).clamp(0, 1),
+                    )
+                    residual = choose(at, prior)
+                    known[at] = prior.mean + residual
+                    features = self.features(known[at], residual, delta, scale_of)
+                    told[at] = features.unflatten(1, (3, -1))
+                back = together({at: of.transpose(1, 2) for at, of in told.items()})
+                h = h + place(rung.absorb(back.transpose(1, 2).flatten(1, 2)), p, la.passes)
+                parts.append(together(known))
             values.append(merge(parts))
         return Descent(values, h)
 

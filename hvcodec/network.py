@@ -6,6 +6,7 @@ into a processor's cache; since sums are exact, strips and threads change no bit
 
 import math
 from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 from . import exact, modelfile
 from .errors import ModelError
 from .exact import Array
-from .ladder import LAYERS, STRIDES
+from .ladder import LAYERS, STRIDES, Place, places
 from .parallel import Scratch, in_parallel, strips
 from .steps import OFF, STEPS_PER_OCTAVE
 from .transform import BLOCK, DC_PLANES, OVERLAP, Transform
@@ -63,7 +64,7 @@ RUN = 1024  # numbers that a depthwise product works on at a time: the fastest c
 
 _scratch = Scratch()
 
-Choose = Callable[[int, int, Prior], Array]
+Choose = Callable[[Place, Prior], Array]
 
 
 def lines_of(x: Array, r: int) -> Array:
@@ -94,8 +95,21 @@ def take(x: Array, p: int, passes: int) -> Array:
     return part
 
 
-def put(part: Array, p: int, passes: int, into: Array, add: bool = False) -> None:
-    """The inverse of `take`: write a pass to its positions, or add it there."""
+def at_place(x: Array, at: Place) -> Array:
+    """What is coded in one go: H x W x C of a layer -> H x W/passes x channels."""
+    own = take(x, at.p, LAYERS[at.layer].passes)
+    return own if len(at.channels) == x.shape[2] else own[..., list(at.channels)]
+
+
+def put(
+    part: Array,
+    p: int,
+    passes: int,
+    into: Array,
+    channels: list[int] | None = None,
+    add: bool = False,
+) -> None:
+    """The inverse of `take`: write a pass or some of its channels to its positions, or add it there."""
     if passes == 1:
         pairs = [(into, part)]
     else:
@@ -103,8 +117,10 @@ def put(part: Array, p: int, passes: int, into: Array, add: bool = False) -> Non
     for target, source in pairs:
         if add:
             target += source
-        else:
+        elif channels is None or len(channels) == target.shape[2]:
             target[...] = source
+        else:
+            target[..., channels] = source
 
 
 def dot(x: Array, matrix: Array, out: Array | None = None) -> Array:
@@ -169,6 +185,13 @@ class Product:
             biases = rounded
         self.matrix = np.ascontiguousarray(weights.T) * np.float32(self.unit)
         self.biases = biases
+
+    def of(self, outputs: list[int]) -> "Product":
+        """The same for some of its outputs."""
+        other = copy(self)
+        other.matrix = np.ascontiguousarray(self.matrix[:, outputs])
+        other.biases = self.biases[outputs]
+        return other
 
     def rows(self, x: Array) -> Array:
         """H x W x inputs -> H x W x outputs."""
@@ -263,6 +286,42 @@ class Block:
         return out.reshape(height, width, channels)
 
 
+class Follower(NamedTuple):
+    """What a group's prior owes to the groups before it at the same positions."""
+
+    from_trunk: Product
+    from_values: Product
+    out: Product
+    condition: Array
+
+    def rows(self, seen: Array, told: Array, condition: Array) -> Array:
+        """Trunk H x W x width, and features of what is known, H x W x inputs -> as a prior's head.
+
+        Args:
+            condition: of the steps, for the hidden channels.
+        """
+        hidden = self.from_trunk.rows(seen)
+        hidden += self.from_values.rows(told)
+        hidden += condition
+        return self.out.rows(np.maximum(hidden, 0, out=hidden))
+
+
+class Rung(NamedTuple):
+    """One pass of one layer.
+
+    Attributes:
+        blocks: before it.
+        head: of the priors, for everything that is coded in one go.
+        followers: of all of these but the first.
+        absorb: the way back of the decoded values.
+    """
+
+    blocks: list[Block]
+    head: list[Product]
+    followers: list[Follower]
+    absorb: Product
+
+
 def in_places(outputs: Array, r: int) -> Array:
     """Along the first axis: C r r -> r r C, so that what goes to one place is together."""
     return outputs.reshape(-1, r * r, *outputs.shape[1:]).swapaxes(0, 1).reshape(outputs.shape)
@@ -293,6 +352,12 @@ class Parts:
         """Its outputs in the order that `shuffle` by r takes; models have them as C r r."""
         weights, biases = (in_places(self._tensors[f"{name}.{x}"], r) for x in ("weight", "bias"))
         return Product(weights, biases, self._grid())
+
+    def follower(self, name: str) -> "Follower":
+        trunk, values, out = (self.product(f"{name}.{x}") for x in ("from_trunk", "from_values", "out"))
+        return Follower(
+            trunk, values, out, exact.rounded_condition(self._tensors[f"{name}.condition.weight"])
+        )
 
     def blocks(self, name: str, count: int) -> list[Block]:
         found = []
@@ -352,15 +417,10 @@ class Network:
         t = self.tensors = {k: v.astype(np.float32) for k, v in self.tensors.items()}
         parts = Parts(t, grids)
         product, blocks = parts.product, parts.blocks
+        self.grouped = config.get("groups", 1) > 1
+        counts = dict(zip(STRIDES, config["blocks"]))
         self.rungs = [
-            [
-                (
-                    blocks(f"rungs.{k}.{p}.blocks", config["blocks"][STRIDES.index(la.stride)]),
-                    product(f"rungs.{k}.{p}.head"),
-                    product(f"rungs.{k}.{p}.absorb"),
-                )
-                for p in range(la.passes)
-            ]
+            [self._rung(parts, k, p, counts[la.stride]) for p in range(la.passes)]
             for k, la in enumerate(LAYERS)
         ]
         self.up = [product(f"up.{k}", 2) for k in range(len(STRIDES) - 1)]
@@ -386,6 +446,16 @@ class Network:
         start, end = t["tail"]
         ratio, logit = ((1 - shapes) * start[i] + shapes * end[i] for i in (0, 1))
         self.wide_parts = exact.exp2(ratio), exact.sigmoid(logit)
+
+    def _rung(self, parts: Parts, k: int, p: int, blocks: int) -> Rung:
+        name = f"rungs.{k}.{p}"
+        before = parts.blocks(f"{name}.blocks", blocks)
+        head, absorb = (parts.product(f"{name}.{part}") for part in ("head", "absorb"))
+        groups = places(k, p, self.grouped)
+        followers = [parts.follower(f"{name}.followers.{n}") for n in range(len(groups) - 1)]
+        count = LAYERS[k].channels
+        outputs = [[c + n * count for n in range(3) for c in at.channels] for at in groups]
+        return Rung(before, [head.of(some) for some in outputs], followers, absorb)
 
     def analyse(self, planes: Array, steps: list[int]) -> list[Array]:
         """Latents y that the posterior is centred at, per layer, coarse first.
@@ -437,8 +507,8 @@ class Network:
                 differs on the trunk is conditioned on these, before it on `steps`, as when the layers
                 were coded.
             height, width: of the picture, multiples of 64.
-            choose: called as choose(layer, pass, prior) for each pass; gives the values minus the
-                prior mean, in coefficient units, packed (`take`).
+            choose: called as choose(place, prior) for all that is coded in one go; gives the values
+                minus the prior mean, in coefficient units, packed (`take`).
             layers: how many of them to run.
 
         Returns:
@@ -458,25 +528,38 @@ class Network:
             step = delta(steps[index] if missing else present[index])
             spread = self.spreads[index]
             layer = np.empty((height // la.stride, width // la.stride, la.channels), np.float32)
-            for p, (blocks, head, absorb) in enumerate(self.rungs[index]):
-                for block in blocks:
+            for p, rung in enumerate(self.rungs[index]):
+                for block in rung.blocks:
                     h = block(h, condition)
-                prior = self._prior(head, h, p, la.passes, spread)
-                residual = choose(index, p, prior)
-                self._absorb(absorb, prior.mean, residual, step, spread, p, la.passes, layer, h)
+                told: list[Array] = []
+                for n, at in enumerate(places(index, p, self.grouped)):
+                    prior = self._prior(rung, n, at, h, spread, told, condition)
+                    residual = choose(at, prior)
+                    self._absorb(rung, n, at, prior.mean, residual, step, spread, told, layer, h)
             values.append(layer)
         return values, h
 
     @staticmethod
-    def _prior(head: Product, h: Array, p: int, passes: int, spread: Array) -> Prior:
-        """What the trunk makes of the latents of a pass."""
+    def _prior(
+        rung: Rung, n: int, at: Place, h: Array, spread: Array, told: list[Array], condition: Array
+    ) -> Prior:
+        """What the trunk makes of the latents of the n-th place of a pass, and what the places before
+        it told."""
         height, width, channels = h.shape
+        passes = LAYERS[at.layer].passes
+        spread = spread[list(at.channels)]
         prior = Prior(*np.empty((3, height, width // passes, len(spread)), np.float32))
         middle = exact.log2(spread)
+        shift = rung.followers[n - 1].condition @ condition if n else None
 
         def work(top: int, bottom: int) -> None:
             # Strips may begin at odd rows.
-            found = head.rows(take(h[top:bottom], (p + top) % 2, passes))
+            seen = take(h[top:bottom], (at.p + top) % 2, passes)
+            found = rung.head[n].rows(seen)
+            if shift is not None:
+                before = np.concatenate([of[top:bottom] for of in told], 3)
+                before = before.reshape(*before.shape[:2], -1)
+                found += rung.followers[n - 1].rows(seen, before, shift)
             mean, log2_scale, shape = (part[top:bottom] for part in prior)
             of_mean, of_scale, of_shape = np.split(found, 3, 2)
             np.clip(of_mean * np.float32(MEAN_UNIT), -MEAN_MAX, MEAN_MAX, out=mean)
@@ -491,26 +574,38 @@ class Network:
 
     @staticmethod
     def _absorb(
-        absorb: Product,
+        rung: Rung,
+        n: int,
+        at: Place,
         mean: Array,
         residual: Array,
         step: np.float32,
         spread: Array,
-        p: int,
-        passes: int,
+        told: list[Array],
         layer: Array,
         h: Array,
     ) -> None:
-        """Put the values of a pass, mean and residual, into the layer, and add to the trunk what they
-        tell: themselves in units of the spread and on a logarithmic scale, and their symbols likewise,
-        through the product `absorb`."""
+        """Put the values of the n-th place of a pass, mean and residual, into the layer.
+
+        What they tell, themselves in units of the spread and on a logarithmic scale, and their symbols
+        likewise, goes to `told`, H x W x 3 x channels; after the last place all of it goes through the
+        product `absorb` to the trunk.
+        """
         height, width, channels = mean.shape
+        passes = LAYERS[at.layer].passes
+        own = list(at.channels)
+        spread = spread[own]
+        last = n == len(rung.head) - 1
+        if not last:
+            told.append(np.empty((height, width, 3, channels), np.float32))
+        groups = [own] if not n else [list(a.channels) for a in places(at.layer, at.p, True)]
+        order = np.argsort(np.concatenate(groups))
 
         def work(top: int, bottom: int) -> None:
             value = mean[top:bottom] + residual[top:bottom]
-            put(value, (p + top) % 2, passes, layer[top:bottom])
-            inputs = np.empty((bottom - top, width, 3 * channels), np.float32)
-            of_value, of_size, of_symbol = np.split(inputs, 3, 2)
+            put(value, (at.p + top) % 2, passes, layer[top:bottom], own)
+            inputs = np.empty((bottom - top, width, 3, channels), np.float32)
+            of_value, of_size, of_symbol = np.moveaxis(inputs, 2, 0)
             np.divide(value, spread, out=of_value)
             of_value.clip(-8, 8, out=of_value)
             of_size[...] = compress(value)
@@ -518,8 +613,13 @@ class Network:
             said = symbol != 0  # which few are, where time goes
             of_symbol[...] = 0
             of_symbol[said] = exact.symlog2(symbol[said]) / 2
-            told = absorb.rows(inputs)
-            put(told, (p + top) % 2, passes, h[top:bottom], add=True)
+            if not last:
+                told[n][top:bottom] = inputs
+                return
+            if n:
+                inputs = np.concatenate([*(of[top:bottom] for of in told), inputs], 3)[..., order]
+            back = rung.absorb.rows(inputs.reshape(bottom - top, width, -1))
+            put(back, (at.p + top) % 2, passes, h[top:bottom], add=True)
 
         in_parallel(work, strips(height, width * max(3 * channels, h.shape[2])))
 

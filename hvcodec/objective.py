@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from . import steps as rates
-from .checkerboard import take
-from .ladder import LAYERS
+from .checkerboard import at_place
+from .ladder import LAYERS, Place
 from .likelihood import Prior, bits, wide_part
 from .model import Model
 from .quantise import quantise
@@ -75,8 +75,9 @@ def coded(model: Model, pixels: Tensor, steps: Tensor, present: Tensor) -> tuple
     area = pixels.shape[2] * pixels.shape[3]
     totals = [torch.zeros(len(pixels), device=pixels.device) for _ in LAYERS]
 
-    def choose(index: int, p: int, prior: Prior) -> Tensor:
-        y = take(latents[index], p, LAYERS[index].passes)
+    def choose(at: Place, prior: Prior) -> Tensor:
+        index = at.layer
+        y = at_place(latents[index], at)
         on = (present[:, index] != rates.OFF)[:, None, None, None]
         delta = model.delta(steps, index)
         cost, residual = inference(y, *prior, model.tail, delta, on, torch.rand_like(y))

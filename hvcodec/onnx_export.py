@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from onnx import ModelProto, TensorProto
@@ -9,7 +10,7 @@ from onnx import ModelProto, TensorProto
 from . import exact, files
 from .engine import Engine
 from .exact import Array
-from .ladder import LAYERS, STRIDES
+from .ladder import LAYERS, STRIDES, Place, places
 from .lossless import COLOURS, MEAN_UNIT, POSITIONS, SCALE_SHIFT, SHARES, SURPRISE_UNIT, Lossless
 from .lossless_tables import SHAPES as LOSSLESS_SHAPES
 from .lossless_tables import UNIT
@@ -22,85 +23,136 @@ from .transform import BLOCK, DC_PLANES, OVERLAP, PLANES, VALUE_UNIT, frequency_
 FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
 INT16, DOUBLE = TensorProto.INT16, TensorProto.DOUBLE
 
-# Every pass of the ladder: layer, pass.
-PASSES = [(k, p) for k, la in enumerate(LAYERS) for p in range(la.passes)]
+
+class Part(NamedTuple):
+    """What one graph of the ladder gives a prior of.
+
+    Attributes:
+        at: the place.
+        n: which of its pass.
+    """
+
+    at: Place
+    n: int
+
+    @property
+    def name(self) -> str:
+        """Of the graph."""
+        name = f"{LAYERS[self.at.layer].name}-{self.at.p}"
+        return f"{name}-{self.n}" if self.n else name
 
 
-def name_of(k: int, p: int) -> str:
-    """Of the graph of a pass."""
-    return f"{LAYERS[k].name}-{p}"
+def parts_of(network: Network) -> list[Part]:
+    """Everything that is coded in one go, in order."""
+    passes = [(k, p) for k, la in enumerate(LAYERS) for p in range(la.passes)]
+    return [Part(at, n) for k, p in passes for n, at in enumerate(places(k, p, network.grouped))]
 
 
-def _absorbed(g: Graph, network: Network, number: int, steps: str) -> str:
-    """Inputs of what a pass turned out to be -> the trunk after it."""
-    k, p = PASSES[number]
-    la, spread = LAYERS[k], network.spreads[k][:, None, None]
-    width = len(network.rungs[k][p][2].biases)
-    trunk = g.input("trunk", FLOAT, [1, width, "height", "width"])
-    shape: Shape = [1, la.channels, "height", "packed"]
+def _told(g: Graph, network: Network, k: int, channels: list[int], steps: str) -> list[str]:
+    """What decoded channels of a layer tell, from the inputs `value` and `residual`."""
+    spread = network.spreads[k][channels][:, None, None]
+    shape: Shape = [1, len(channels), "height", "packed"]
     value, residual = (g.input(name, FLOAT, shape) for name in ("value", "residual"))
     symbol = g.op("Div", residual, g.delta(steps, k))
-    features = [
+    return [
         g.clip(g.op("Div", value, g.constant(spread)), -8, 8),
         g.logarithmic(value, 2, 4),
         g.logarithmic(symbol, 1, 2),
     ]
-    back = g.product(g.join(features), network.rungs[k][p][2])
+
+
+def _absorbed(g: Graph, network: Network, k: int, p: int, steps: str) -> str:
+    """Inputs of what a pass turned out to be -> the trunk after it."""
+    la, absorb = LAYERS[k], network.rungs[k][p].absorb
+    trunk = g.input("trunk", FLOAT, [1, len(absorb.biases), "height", "width"])
+    back = g.product(g.join(_told(g, network, k, [*range(la.channels)], steps)), absorb)
     return g.added(back, p, la.passes, trunk)
 
 
-def _pass(network: Network, number: int) -> Graph:
-    """The trunk before a pass, and its prior."""
-    k, p = PASSES[number]
-    la, (blocks, head, _) = LAYERS[k], network.rungs[k][p]
-    g = Graph(name_of(k, p))
-    steps = g.steps()
-    if not number:
-        start = g.constant(network.tensors["start"].astype(np.float32)[None, :, None, None])
-        size = g.input("size", INT64, [2])
-        h = g.op("Expand", start, g.join([g.whole(1, 1), size], 0))
-    else:
-        h = _absorbed(g, network, number - 1, steps)
-        if la.stride < LAYERS[PASSES[number - 1][0]].stride:
-            h = g.shuffled(h, network.up[STRIDES.index(la.stride) - 1], 2)
-    features = g.features(steps, FINEST_COARSE if k < COARSE_LAYERS else 0)
-    for block in blocks:
-        h = g.block(h, block, features)
-    found = g.product(g.take(h, p, la.passes), head)
-    mean, scale, shape = (g.channels(found, n * la.channels, (n + 1) * la.channels) for n in range(3))
-    spread = network.spreads[k][:, None, None]
+def _prior(g: Graph, network: Network, at: Place, found: str, steps: str) -> None:
+    """The outputs of a place, from what the products over the trunk say."""
+    count = len(at.channels)
+    mean, scale, shape = (g.channels(found, n * count, (n + 1) * count) for n in range(3))
+    spread = network.spreads[at.layer][list(at.channels)][:, None, None]
     mean = g.clip(g.op("Mul", mean, g.number(PRIOR_UNIT)), -MEAN_MAX, MEAN_MAX)
     mean = g.op("Mul", mean, g.constant(spread))
     scale = g.clip(scale, -SCALE_MAX, SCALE_MAX)
     scale = g.op("Sub", g.op("Add", scale, g.constant(exact.log2(spread))), g.number(1))
     logs = exact.log2(np.array([delta(step) for step in STEPS.tolist()]))
-    scale = g.op("Sub", scale, g.delta(steps, k, logs))
+    scale = g.op("Sub", scale, g.delta(steps, at.layer, logs))
     level = g.op("Mul", g.op("Sub", scale, g.number(LOWEST)), g.number(SCALES_PER_OCTAVE))
     level = g.rounded(g.clip(level, 0, SCALES - 1 + MAX_SHIFT * SCALES_PER_OCTAVE))
     shape = g.clip(g.op("Add", shape, g.number(0.5)), 0, 1)
     shape = g.rounded(g.op("Mul", shape, g.number(SHAPES - 1)))
-    sizes: Shape = [1, la.channels, "height", "packed"]
-    g.output("trunk_out", h, FLOAT, [1, len(blocks[0].biases), "height", "width"])
+    sizes: Shape = [1, count, "height", "packed"]
     g.output("mean", mean, FLOAT, sizes)
     g.output("level", g.op("Cast", level, to=UINT8), UINT8, sizes)
     g.output("shape", g.op("Cast", shape, to=UINT8), UINT8, sizes)
+
+
+def _pass(network: Network, part: Part) -> Graph:
+    """The trunk before a pass, and the prior of the first place in it."""
+    k, p, _ = part.at
+    la, rung = LAYERS[k], network.rungs[k][p]
+    g = Graph(part.name)
+    steps = g.steps()
+    if not k:
+        start = g.constant(network.tensors["start"].astype(np.float32)[None, :, None, None])
+        size = g.input("size", INT64, [2])
+        h = g.op("Expand", start, g.join([g.whole(1, 1), size], 0))
+    else:
+        before = (k, p - 1) if p else (k - 1, LAYERS[k - 1].passes - 1)
+        h = _absorbed(g, network, *before, steps)
+        if la.stride < LAYERS[before[0]].stride:
+            h = g.shuffled(h, network.up[STRIDES.index(la.stride) - 1], 2)
+    features = g.features(steps, FINEST_COARSE if k < COARSE_LAYERS else 0)
+    for block in rung.blocks:
+        h = g.block(h, block, features)
+    found = g.product(g.take(h, p, la.passes), rung.head[0])
+    g.output("trunk_out", h, FLOAT, [1, len(rung.absorb.biases), "height", "width"])
+    _prior(g, network, part.at, found, steps)
+    return g
+
+
+def _following(network: Network, part: Part) -> Graph:
+    """The prior of a later place of a pass, given the earlier ones."""
+    k, p, _ = part.at
+    rung, follower = network.rungs[k][p], network.rungs[k][p].followers[part.n - 1]
+    g = Graph(part.name)
+    steps = g.steps()
+    trunk = g.input("trunk", FLOAT, [1, len(rung.absorb.biases), "height", "width"])
+    seen = g.take(trunk, p, LAYERS[k].passes)
+    known = [c for at in places(k, p, network.grouped)[: part.n] for c in at.channels]
+    hidden = g.product(g.join(_told(g, network, k, known, steps)), follower.from_values)
+    hidden = g.op("Add", g.product(seen, follower.from_trunk), hidden)
+    features = g.features(steps, FINEST_COARSE if k < COARSE_LAYERS else 0)
+    hidden = g.op("Add", hidden, g.conditioned(follower.condition, features))
+    more = g.product(g.op("Relu", hidden), follower.out)
+    found = g.op("Add", g.product(seen, rung.head[part.n]), more)
+    _prior(g, network, part.at, found, steps)
     return g
 
 
 def _planes(network: Network) -> Graph:
     """All values -> coefficients, and the trunk after the last pass."""
     g = Graph("planes")
-    h = _absorbed(g, network, len(PASSES) - 1, g.steps())
+    h = _absorbed(g, network, len(LAYERS) - 1, LAYERS[-1].passes - 1, g.steps())
     layers = []
+    graphs = parts_of(network)
     for k, la in enumerate(LAYERS):
-        parts = []
+        passes = []
         for p in range(la.passes):
-            if (k, p) == PASSES[-1]:
-                parts.append("value")
-            else:
-                size: Shape = [1, la.channels, f"height_{la.stride}", f"packed_{la.stride}"]
-                parts.append(g.input(name_of(k, p), FLOAT, size))
-        layers.append(g.merge(parts))
+            here = [part for part in graphs if part.at[:2] == (k, p)]
+            found = []
+            for part in here:
+                size: Shape = [1, len(part.at.channels), f"height_{la.stride}", f"packed_{la.stride}"]
+                found.append("value" if part is graphs[-1] else g.input(part.name, FLOAT, size))
+            if len(here) == 1:
+                passes.append(found[0])
+                continue
+            order = np.argsort(np.concatenate([part.at.channels for part in here])).tolist()
+            passes.append(g.op("Gather", g.join(found), g.whole(*order), axis=1))
+        layers.append(g.merge(passes))
     means = g.channels(layers[0], 0, DC_PLANES)
     for details in (g.channels(layers[0], DC_PLANES, 4 * DC_PLANES), *layers[1:3]):
         parts = [g.channels(details, n * DC_PLANES, (n + 1) * DC_PLANES) for n in range(3)]
@@ -117,7 +169,7 @@ def _planes(network: Network) -> Graph:
             corners.append(g.op("Mul", total, g.number(0.5)))
         means = g.woven(corners)
     g.output("planes", g.join([means, *layers[3:]]), FLOAT, [1, PLANES, "height", "width"])
-    g.output("trunk_out", h, FLOAT, [1, len(network.rungs[-1][-1][2].biases), "height", "width"])
+    g.output("trunk_out", h, FLOAT, [1, len(network.rungs[-1][-1].absorb.biases), "height", "width"])
     return g
 
 
@@ -252,7 +304,7 @@ def _lossless(layer: Lossless, number: int) -> Graph:
 def graphs(engine: Engine) -> dict[str, ModelProto]:
     """All graphs of a model, by name."""
     network = engine.network
-    found = [_pass(network, n) for n in range(len(PASSES))]
+    found = [(_following if part.n else _pass)(network, part) for part in parts_of(network)]
     found += [_planes(network), _picture(network)]
     if engine.lossless:
         found += [_lossless(engine.lossless, n) for n in range(len(POSITIONS))]
@@ -273,12 +325,14 @@ def export(model: Path, folder: Path) -> str:
         "model": engine.id,
         "passes": [
             {
-                "graph": name_of(k, p),
-                "layer": k,
-                "stride": LAYERS[k].stride,
-                "channels": LAYERS[k].channels,
+                "graph": part.name,
+                "layer": part.at.layer,
+                "pass": part.at.p,
+                "place": part.n,
+                "stride": LAYERS[part.at.layer].stride,
+                "channels": list(part.at.channels),
             }
-            for k, p in PASSES
+            for part in parts_of(network)
         ],
         "deltas": [float(delta(step)) for step in STEPS.tolist()],
         "ratios": ratios.tolist(),

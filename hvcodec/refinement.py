@@ -27,7 +27,7 @@ import numpy as np
 
 from . import exact
 from .exact import Array
-from .ladder import COARSE_HALF, LAYERS, LAYERS_PER_LEVEL
+from .ladder import COARSE_HALF, LAYERS, LAYERS_PER_LEVEL, Place
 from .mixture import Mixture
 from .steps import BITS_PER_SQUARED_ERROR, INDEX_PER_LEVEL, OFF
 
@@ -52,8 +52,7 @@ class Known(NamedTuple):
     fresh: Array
 
 
-# By (layer of the ladder, pass); flat, channels outermost.
-Memory = dict[tuple[int, int], Known]
+Memory = dict[Place, Known]  # flat, channels outermost
 
 
 class Parts(NamedTuple):

@@ -32,7 +32,6 @@ import numpy as np
 from . import exact
 from .ans import Grid, Pass, Stack, Tables
 from .exact import Array
-from .ladder import LAYERS, colour_planes
 from .tables import (
     MAX_SHIFT,
     SCALES,
@@ -83,8 +82,6 @@ MARGIN = int(OF_BLOCKS.shifts[-1] + OF_CHANNELS.shifts[-1])
 LEVELS = HIGHEST + 2 * MARGIN + 1  # that shifts lead to
 LEAST_SAVED = 8.0  # bits that are worth the time
 PAIR = float(1 << 26)  # what the second of two costs is counted in where both are summed at once
-
-LUMA = [np.array(colour_planes(k)) == 0 for k in range(len(LAYERS))]
 
 
 class Costs:
@@ -172,7 +169,7 @@ class Coded:
         place = self.position - self.channel * area  # numpy is slow at remainders
         self.row = place // grid.columns
         self.column = place - self.row * grid.columns
-        self.colour = 1 - LUMA[grid.layer][self.channel].astype(np.int32)
+        self.colour = 1 - np.array(grid.at.luma, np.int32)[self.channel]
         own = Index(*(part[self.position].astype(np.int32) for part in tables))
         self.level, self.shape = prior_of(own)
         self.symbol = symbols[self.position]

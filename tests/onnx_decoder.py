@@ -12,9 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import second_decoder
-from second_decoder import NAMES, F
-
-PASSES = [(k, p) for k, name in enumerate(NAMES) for p in range(second_decoder.SIZES[name][2])]
+from second_decoder import F
 
 
 class Graphs(second_decoder.Tables):
@@ -23,6 +21,8 @@ class Graphs(second_decoder.Tables):
     def __init__(self, folder, options=None):
         about = json.loads((folder / "model.json").read_text())
         self.id = about["model"]
+        self.passes = {(one["layer"], one["pass"], one["place"]): one for one in about["passes"]}
+        self.grouped = len(self.passes) > 13
         counts = np.frombuffer((folder / "counts.bin").read_bytes(), "<i4")
         self.set_tables(counts, np.array(about["reaches"]))
         self.mixture = tuple(np.array(about[part], F) for part in ("ratios", "weights"))
@@ -41,15 +41,17 @@ class Graphs(second_decoder.Tables):
         outputs = self._sessions[name].run(None, {"steps": np.array(steps, np.int32), **arrays})
         return [output[0] for output in outputs]
 
-    def prior(self, k, p, steps, size, h, last):
-        name = f"{NAMES[k]}-{p}"
+    def prior(self, k, p, n, steps, size, h, last):
+        name = self.passes[k, p, n]["graph"]
         if last is None:
             return self.run(name, steps, size=np.array(size))
         value, residual = last
-        return self.run(name, steps, trunk=h, value=value, residual=residual)
+        found = self.run(name, steps, trunk=h, value=value, residual=residual)
+        return [h, *found] if n else found
 
     def found(self, steps, h, last, values):
-        names = {f"{NAMES[k]}-{p}": values[k, p] for k, p in PASSES[:-1]}
+        names = {one["graph"]: values[k, p][one["channels"]] for (k, p, _), one in self.passes.items()}
+        names.popitem()
         value, residual = last
         return np.concatenate(
             self.run("planes", steps, trunk=h, value=value, residual=residual, **names)

@@ -38,6 +38,20 @@ def bands():
         yield found
 
 
+def groups(k, grouped):
+    """Channels of z7 .. z1 that a pass codes one after another."""
+    every = list(range(len(COLOURS[k])))
+    if not (grouped and 2 <= k <= 4):
+        return [every]
+    luma = [c for c in every if COLOURS[k][c] == 0]
+    others = [c for c in every if COLOURS[k][c]]
+    if k == 2:
+        return [luma, others]
+    # Of luma, z4 has diagonals 1 and 2, z3 those of 3 and 4; they stand in this order.
+    low = 2 * (k - 2)
+    return [luma[:low], luma[low:], others]
+
+
 # Of the channels of each layer.
 COLOURS = [[0, 1, 2] * 4, [0, 1, 2] * 3, [0, 1, 2] * 3, *bands()]
 PLACES = (0, 0), (1, 1), (0, 1), (1, 0)
@@ -158,6 +172,7 @@ class Network(Tables):
                 content = content.reshape(entry["shape"])
                 self.t[name] = content.astype(F) if entry["dtype"] == "F16" else content
         self.config = json.loads(head["__metadata__"]["hvcodec"])["config"]
+        self.grouped = self.config.get("groups", 1) > 1
         self.grids = {}
         grids = [*zip(self.products(), self.t["exact.grids"].tolist())]
         if "exact.lossless" in self.t:
@@ -190,6 +205,9 @@ class Network(Tables):
                 rung = f"rungs.{k}.{p}"
                 names += [b for n in range(c["blocks"][stride]) for b in block(f"{rung}.blocks.{n}")]
                 names += [rung + ".head", rung + ".absorb"]
+                for n in range(len(groups(k, self.grouped)) - 1):
+                    parts = "from_trunk", "from_values", "out"
+                    names += [f"{rung}.followers.{n}.{part}" for part in parts]
         names += [f"up.{k}" for k in range(3)]
         names += [b for n in range(c["closing_blocks"]) for b in block(f"closing_blocks.{n}")]
         names += ["closing_head", "middle_in"]
@@ -256,13 +274,38 @@ class Network(Tables):
         u = self.product(name + ".expand", u, self.t[name + ".condition.weight"] @ condition)
         return self.product(name + ".project", np.maximum(u, 0)) + h
 
-    def prior(self, k, p, steps, size, h, last):
-        """What a pass of a layer, of this size, is coded with: trunk, means, levels and shapes.
+    def prior(self, k, p, n, steps, size, h, last):
+        """What the n-th group of a pass of a layer, of this size, is coded with: trunk, means, levels,
+        shapes.
 
-        h is the trunk of the pass before, and last what that turned out to be: values and residuals.
+        h is the trunk before, and last what the pass before turned out to be, or the groups before of
+        the same pass one after another: values and residuals.
         """
-        stride, _, passes = SIZES[NAMES[k]]
-        octave = int(math.log2(64 // stride))
+        condition = self.condition([max(s, 96) if k < 4 else s for s in steps])
+        rung, passes = f"rungs.{k}.{p}", SIZES[NAMES[k]][2]
+        if not n:
+            h = self.trunk(k, p, steps, size, h, last, condition)
+        every = groups(k, self.grouped)
+        found = self.product(rung + ".head", take(h, p, passes))
+        found = found.reshape(3, -1, *found.shape[1:])[:, every[n]]
+        if n:
+            follower = f"{rung}.followers.{n - 1}"
+            told = self.told(k, [c for group in every[:n] for c in group], steps, last)
+            hidden = self.product(follower + ".from_trunk", take(h, p, passes))
+            hidden = hidden + self.product(follower + ".from_values", told)
+            hidden = hidden + (self.t[follower + ".condition.weight"] @ condition)[:, None, None]
+            more = self.product(follower + ".out", np.maximum(hidden, 0))
+            found = found + more.reshape(found.shape)
+        mean, scale, shape = found
+        spread = self.t[f"spread_{NAMES[k]}"][every[n]][:, None, None]
+        mean = np.clip(mean * F(0.25), -8, 8) * spread
+        scale = np.clip(scale, -8, 8) + log2(spread) - 1 - log2(exp2(F(steps[k] / 16 - 1)))
+        shape = np.rint(np.clip(shape + F(0.5), 0, 1) * 7)
+        return h, mean, np.clip(np.rint((scale + 8) * 8), 0, 184), shape
+
+    def trunk(self, k, p, steps, size, h, last, condition):
+        """The trunk before a pass."""
+        octave = int(math.log2(64 // SIZES[NAMES[k]][0]))
         if last is None:
             h = np.tile(self.t["start"][:, None, None], (1, *size))
         else:
@@ -271,29 +314,28 @@ class Network(Tables):
             )
         if h.shape[1] < size[0]:
             h = shuffle(self.product(f"up.{octave - 1}", h), 2)
-        condition = self.condition([max(s, 96) if k < 4 else s for s in steps])
-        rung, spread = f"rungs.{k}.{p}", self.t[f"spread_{NAMES[k]}"][:, None, None]
         for n in range(self.config["blocks"][octave]):
-            h = self.block(f"{rung}.blocks.{n}", h, condition)
-        mean, scale, shape = np.split(self.product(rung + ".head", take(h, p, passes)), 3)
-        mean = np.clip(mean * F(0.25), -8, 8) * spread
-        scale = np.clip(scale, -8, 8) + log2(spread) - 1 - log2(exp2(F(steps[k] / 16 - 1)))
-        shape = np.rint(np.clip(shape + F(0.5), 0, 1) * 7)
-        return h, mean, np.clip(np.rint((scale + 8) * 8), 0, 184), shape
+            h = self.block(f"rungs.{k}.{p}.blocks.{n}", h, condition)
+        return h
 
     def absorbed(self, k, p, steps, h, last):
         """The trunk after a pass."""
-        (value, residual), spread = last, self.t[f"spread_{NAMES[k]}"][:, None, None]
+        told = self.told(k, list(range(len(COLOURS[k]))), steps, last)
+        back = self.product(f"rungs.{k}.{p}.absorb", told)
+        wide = np.zeros_like(h)
+        put(back, p, SIZES[NAMES[k]][2], wide)
+        return h + wide
+
+    def told(self, k, channels, steps, last):
+        """What values and residuals of some channels of a layer tell."""
+        (value, residual), spread = last, self.t[f"spread_{NAMES[k]}"][channels][:, None, None]
         symbol = residual / exp2(F(steps[k] / 16 - 1))
         features = [
             np.clip(value / spread, -8, 8),
             np.sign(value) * log2(1 + np.abs(value) / 2) / 4,
             np.sign(symbol) * log2(1 + np.abs(symbol)) / 2,
         ]
-        back = self.product(f"rungs.{k}.{p}.absorb", np.concatenate(features).astype(F))
-        wide = np.zeros_like(h)
-        put(back, p, SIZES[NAMES[k]][2], wide)
-        return h + wide
+        return np.concatenate(features).astype(F)
 
     def found(self, steps, h, last, values):
         """Coefficients and trunk after the last pass, from the values of all; C x H x W."""
@@ -517,9 +559,10 @@ class Decoder:
         b = -(-np.maximum(level - 88, 0) // 8)
         return (level - 8 * b) * 8 + shape, b
 
-    def ladder_pass(self, layer, key, mean, delta, level, shape, size):
+    def ladder_pass(self, channels, key, mean, delta, level, shape, size):
         if self.stack.side_information:
-            symbols = self.pop_with_side_information(layer, level, shape, size)
+            colours = [COLOURS[key[0]][c] for c in channels]
+            symbols = self.pop_with_side_information(colours, level, shape, size)
         else:
             symbols = self.stack.pop(*self.table(level, shape))
         if len(self.steps) > 7:
@@ -528,8 +571,8 @@ class Decoder:
             self.known[key] = [value, mean + low * delta, mean + high * delta, symbols == 0]
         return symbols.astype(F) * delta
 
-    def pop_with_side_information(self, layer, level, shape, size):
-        """Symbols of a pass, level and shape by channel, row and column; size: of the packed pass."""
+    def pop_with_side_information(self, colours, level, shape, size):
+        """Symbols of a group, level and shape by channel, row and column; size: of the packed pass."""
         net, (rows, columns) = self.net, size
         symbols = np.zeros(len(level), int)
         coded = np.flatnonzero(~net.silent[self.table(level, shape)[0]])
@@ -551,7 +594,7 @@ class Decoder:
             kinds.append((keys, np.array(CHANNEL_PRIORS[(region - 1) % 2]), 2 * np.arange(9) - 8))
         if mode:
             keys = [
-                (apart * (COLOURS[layer][channel] > 0), row // side, column // side)
+                (apart * (colours[channel] > 0), row // side, column // side)
                 for channel, row, column in places
             ]
             kinds.append((keys, np.array(PRIORS[(mode - 1) % 3]), 4 * np.arange(9) - 16))
@@ -598,7 +641,7 @@ class Decoder:
         counts[np.argmax(w)] += 2**24 - 9 - counts.sum()
         return counts
 
-    def refined_pass(self, layer, key, mean, delta, level, shape, _):
+    def refined_pass(self, channels, key, mean, delta, level, shape, _):
         value, low, high, fresh = self.known[key]
         table, b = self.table(level, shape)
         quiet = fresh & self.net.silent[table] & (low < mean) & (mean < high)
@@ -671,19 +714,25 @@ class Decoder:
             delta = exp2(F((steps[k] if present[k] == OFF else present[k]) / 16 - 1))
             size = self.height // stride, self.width // stride
             for p in range(passes):
-                h, mean, level, shape = net.prior(k, p, seen, size, h, last)
-                layer, flat = self.layer_of(run, k), mean.ravel()
-                if present[k] == OFF:
-                    residual = np.zeros_like(flat)
-                elif layer >= self.count:
-                    residual = self.known[k, p][0] - flat
-                else:
-                    code = self.refined_pass if run else self.ladder_pass
-                    level, shape = (x.astype(int).ravel() for x in (level, shape))
-                    residual = code(layer, (k, p), flat, delta, level, shape, mean.shape[1:])
-                residual = residual.reshape(mean.shape)
-                values[k, p] = mean + residual
-                last = values[k, p], residual
+                before, found = last, []
+                for n, channels in enumerate(groups(k, net.grouped)):
+                    if found:
+                        before = [np.concatenate(both) for both in zip(*found)]
+                    h, mean, level, shape = net.prior(k, p, n, seen, size, h, before)
+                    layer, flat, key = self.layer_of(run, k), mean.ravel(), (k, p, n)
+                    if present[k] == OFF:
+                        residual = np.zeros_like(flat)
+                    elif layer >= self.count:
+                        residual = self.known[key][0] - flat
+                    else:
+                        code = self.refined_pass if run else self.ladder_pass
+                        level, shape = (x.astype(int).ravel() for x in (level, shape))
+                        residual = code(channels, key, flat, delta, level, shape, mean.shape[1:])
+                    residual = residual.reshape(mean.shape)
+                    found.append((mean + residual, residual))
+                order = np.argsort(np.concatenate(groups(k, net.grouped)))
+                last = [np.concatenate(both)[order] for both in zip(*found)]
+                values[k, p] = last[0]
         self.found, self.present = net.found(seen, h, last, values), present
 
 
