@@ -142,15 +142,15 @@ def _planes(network: Network) -> Graph:
     for k, la in enumerate(LAYERS):
         passes = []
         for p in range(la.passes):
-            here = [part for part in graphs if part.at[:2] == (k, p)]
+            here = [one for one in graphs if one.at[:2] == (k, p)]
             found = []
-            for part in here:
-                size: Shape = [1, len(part.at.channels), f"height_{la.stride}", f"packed_{la.stride}"]
-                found.append("value" if part is graphs[-1] else g.input(part.name, FLOAT, size))
+            for one in here:
+                size: Shape = [1, len(one.at.channels), f"height_{la.stride}", f"packed_{la.stride}"]
+                found.append("value" if one is graphs[-1] else g.input(one.name, FLOAT, size))
             if len(here) == 1:
                 passes.append(found[0])
                 continue
-            order = np.argsort(np.concatenate([part.at.channels for part in here])).tolist()
+            order = np.argsort(np.concatenate([one.at.channels for one in here])).tolist()
             passes.append(g.op("Gather", g.join(found), g.whole(*order), axis=1))
         layers.append(g.merge(passes))
     means = g.channels(layers[0], 0, DC_PLANES)

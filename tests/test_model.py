@@ -1,6 +1,7 @@
 """Transform, model and quantiser: the properties that the codec rests on."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ import torch
 
 from hvcodec import engine, modelfile, steps, tables, transform
 from hvcodec.ans import Stack
-from hvcodec.checkerboard import merge, place, take
+from hvcodec.checkerboard import at_place, merge, place, take, together
 from hvcodec.encoder import push
-from hvcodec.ladder import LAYERS
+from hvcodec.ladder import GROUPED, LAYERS, places
 from hvcodec.likelihood import bits, wide_part
 from hvcodec.mixture import Mixture
 from hvcodec.model import Config, Model, model_of
+from hvcodec.network import at_place as at_place_rows
 from hvcodec.network import put
 from hvcodec.network import take as take_rows
 from hvcodec.objective import objective
@@ -36,10 +38,10 @@ TINY = Config(
 BALANCED = steps.betas(None)
 
 
-def random_model(seed: int = 0) -> Model:
+def random_model(seed: int = 0, groups: int = 1) -> Model:
     """A tiny model none of whose weights is zero."""
     torch.manual_seed(seed)
-    model = Model(TINY)
+    model = Model(replace(TINY, groups=groups, follower_width=8))
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     return model.eval().requires_grad_(False)
@@ -89,24 +91,24 @@ def test_the_network_that_runs_is_the_one_that_was_trained(network, photo):
     row = torch.tensor([indices])
     spent = {"exact": 0.0, "trained": 0.0}
 
-    def spend(who, index, p, mean, log2_scale, shape):
+    def spend(who, at, mean, log2_scale, shape):
         """Bits of the nearest symbols, all arrays H x W x C."""
-        y = take_rows(latents[index], p, LAYERS[index].passes)
-        delta = steps.step_size(indices[index])
+        y = at_place_rows(latents[at.layer], at)
+        delta = steps.step_size(indices[at.layer])
         symbols = torch.round(torch.from_numpy(y - mean) / delta)
         scale = torch.exp2(torch.from_numpy(log2_scale)) / delta
         parts = wide_part(model.tail, torch.from_numpy(shape))
         spent[who] += float(bits(symbols, scale, *parts).sum(dtype=torch.float64))
         return y - mean
 
-    def trained(index, p, prior):
-        residual = spend("trained", index, p, *(part[0].permute(1, 2, 0).numpy() for part in prior))
+    def trained(at, prior):
+        residual = spend("trained", at, *(part[0].permute(1, 2, 0).numpy() for part in prior))
         return torch.from_numpy(residual).permute(2, 0, 1)[None]
 
     pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float() - 128
     with torch.no_grad():
         network.network.descend(
-            indices, indices, 256, 384, lambda index, p, prior: spend("exact", index, p, *prior)
+            indices, indices, 256, 384, lambda at, prior: spend("exact", at, *prior)
         )
         model.descend(row, row, 256, 384, trained)
         theirs = model.analyse(pixels, row)
@@ -153,10 +155,10 @@ def run(model, latent_change=None, height=64, width=128):
     indices = torch.full((1, len(LAYERS)), 80)
     priors = []
 
-    def choose(index, p, prior):
-        priors.append((index, p, prior))
+    def choose(at, prior):
+        priors.append((at.layer, at.p, prior))
         residual = 30 * torch.randn(prior.mean.shape, generator=generator)
-        return residual + 25 * (index == latent_change)
+        return residual + 25 * (at.layer == latent_change)
 
     with torch.no_grad():
         model.descend(indices, indices, height, width, choose)
@@ -174,6 +176,43 @@ def test_a_prior_sees_the_layers_above_and_no_other(changed):
             assert not same
 
 
+@pytest.mark.parametrize("index", GROUPED)
+@pytest.mark.parametrize("changed", range(3))
+def test_a_group_sees_those_before_it_and_no_other(index, changed):
+    model, indices = random_model(groups=2), torch.full((1, len(LAYERS)), 80)
+    first = places(index, 0, True)
+
+    def priors(change):
+        found = []
+
+        def choose(at, prior):
+            found.append((at, prior.mean))
+            return (
+                25.0
+                + torch.zeros_like(prior.mean)
+                + 40 * (change and at in first[changed : changed + 1])
+            )
+
+        with torch.no_grad():
+            model.descend(indices, indices, 64, 64, choose)
+        return dict(found)
+
+    before, after = priors(False), priors(True)
+    assert sorted(c for at in first for c in at.channels) == list(range(LAYERS[index].channels))
+    for n, at in enumerate(first):
+        assert torch.equal(before[at], after[at]) == (n <= changed)
+
+
+def test_groups_of_a_pass_are_put_together_again():
+    index = GROUPED[1]
+    planes = torch.randn(1, LAYERS[index].channels, 4, 6)
+    parts = [together({at: at_place(planes, at) for at in places(index, p, True)}) for p in range(2)]
+    assert torch.equal(merge(parts), planes)
+    rows = planes[0].permute(1, 2, 0).numpy()
+    for at in places(index, 1, True):
+        assert (at_place_rows(rows, at) == at_place(planes, at)[0].permute(1, 2, 0).numpy()).all()
+
+
 @pytest.mark.parametrize("known", [steps.OFF, 96])
 def test_a_layer_coded_is_conditioned_as_if_nothing_were_cut(known):
     model = random_model()
@@ -184,7 +223,7 @@ def test_a_layer_coded_is_conditioned_as_if_nothing_were_cut(known):
     for present in (coded, cut):
         priors = []
 
-        def choose(index, p, prior, priors=priors):
+        def choose(_, prior, priors=priors):
             priors.append(prior)
             return torch.zeros_like(prior.mean)
 

@@ -57,14 +57,14 @@ export class Decoder {
     const { run, index } = placeOf(layer);
     const stack = new Stack(words(this.header, bytes, layer + 1, number), tile.stack);
     const steps = stepsOf(this.header.steps, run, this.count);
-    let state = index ? tile : { ...tile, values: {}, trunk: null };
+    let state = index ? tile : { ...tile, values: {}, trunk: null, parts: [] };
     for (const pass of this.passes) {
       if (pass.layer < index || pass.layer > lastOf(layer)) continue;
       state = await this.pass(number, state, pass, steps, (prior, delta, [, , rows, columns]) => {
         if (steps[pass.layer] === OFF) return { known: null, residual: null };
         const before = state.known?.[pass.graph];
         if (run) return this.refined(stack, before, prior, delta);
-        return this.plain(stack, prior, delta, [pass.layer, rows, columns]);
+        return this.plain(stack, prior, delta, [pass, rows, columns]);
       });
     }
     if (layer === this.count - 1 && !this.header.lossless) refuseRest(stack);
@@ -85,11 +85,12 @@ export class Decoder {
     return { residual: known.value.map((value, at) => value - prior.mean[at]), known };
   }
 
-  /** Run a pass's graph and say what its coefficients are. */
-  async pass(number, state, { graph, layer, stride }, steps, decide) {
+  /** Run the graph of a place in a pass and say what its coefficients are. */
+  async pass(number, state, { graph, layer, stride, place, channels }, steps, decide) {
     const inputs = { steps: tensor("int32", Int32Array.from(steps), [steps.length]) };
     if (state.trunk) {
-      Object.assign(inputs, { trunk: state.trunk, value: state.value, residual: state.residual });
+      // The first place of a pass follows all of the pass before, others those before them.
+      Object.assign(inputs, { trunk: state.trunk, ...together(state.parts, !place) });
     } else {
       const { height, width } = this.header.tiles[number];
       inputs.size = tensor("int64", BigInt64Array.of(BigInt(height / stride), BigInt(width / stride)), [2]);
@@ -98,11 +99,11 @@ export class Decoder {
     const [mean, level, shape] = [found.mean.data, found.level.data, found.shape.data];
     const { residual, known } = decide({ mean, level, shape }, this.network.about.deltas[steps[layer]], found.mean.dims);
     const value = floats(residual ? mean.map((m, at) => f32(m + residual[at])) : mean, found.mean.dims);
+    const part = { channels, value, residual: floats(residual ?? new Float32Array(mean.length), found.mean.dims) };
     return {
       ...state,
-      trunk: found.trunk_out,
-      value,
-      residual: floats(residual ?? new Float32Array(mean.length), found.mean.dims),
+      trunk: found.trunk_out ?? state.trunk,
+      parts: place ? [...state.parts, part] : [part],
       values: { ...state.values, [graph]: value },
       known: known ? { ...state.known, [graph]: known } : state.known,
     };
@@ -119,9 +120,9 @@ export class Decoder {
     }
     const others = { ...state.values };
     delete others[this.passes.at(-1).graph];
-    const { trunk, value, residual } = state;
     const known = tensor("int32", Int32Array.from(steps), [steps.length]);
-    const found = await this.network.run("planes", { ...others, trunk, value, residual, steps: known });
+    const last = { trunk: state.trunk, ...together(state.parts, true) };
+    const found = await this.network.run("planes", { ...others, ...last, steps: known });
     return { planes: found.planes, trunk: found.trunk_out };
   }
 
@@ -205,7 +206,7 @@ export class Decoder {
     const [width, height] = [header.width, header.height].map((side) => Math.ceil(side / stride));
     const pixels = new Uint8ClampedArray(4 * width * height);
     header.tiles.forEach((tile, n) => {
-      const part = reducedTile(state.tiles[n].values, tile, stride);
+      const part = reducedTile(this.passes, state.tiles[n].values, tile, stride);
       const [top, left] = [tile.top / stride, tile.left / stride];
       const across = tile.width / stride;
       const shown = 4 * Math.min(across, width - left);
@@ -215,6 +216,27 @@ export class Decoder {
     });
     return { width, height, pixels };
   }
+}
+
+/** Values and residuals of some places of a pass, one after another or with channels in their order. */
+function together(parts, inOrder) {
+  if (parts.length === 1) return { value: parts[0].value, residual: parts[0].residual };
+  const channels = parts.flatMap((part) => part.channels);
+  const [, , rows, columns] = parts[0].value.dims;
+  const size = rows * columns;
+  const found = {};
+  for (const kind of ["value", "residual"]) {
+    const whole = new Float32Array(channels.length * size);
+    let from = 0;
+    for (const part of parts) {
+      part.channels.forEach((channel, n) => {
+        whole.set(part[kind].data.subarray(n * size, (n + 1) * size), (inOrder ? channel : from + n) * size);
+      });
+      from += part.channels.length;
+    }
+    found[kind] = floats(whole, [1, channels.length, rows, columns]);
+  }
+  return found;
 }
 
 function refuseRest(stack) {

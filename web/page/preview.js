@@ -4,12 +4,12 @@ import { LAYERS } from "./ladder.js";
 const COLOUR = [[1, 1, 1], [1, -1, 0], [1, 1, -2]].map((row) => row.map((x) => x / Math.hypot(...row)));
 
 /** RGBA of a tile, one pixel for every `stride` x `stride`; 32, 16 or 8 for one, two or three layers. */
-export function reducedTile(values, { height, width }, stride) {
+export function reducedTile(passes, values, { height, width }, stride) {
   let found = null;
-  LAYERS.filter((layer) => layer.stride > stride).forEach((layer) => {
+  LAYERS.filter((layer) => layer.stride > stride).forEach((layer, index) => {
     const [rows, columns] = [height / layer.stride, width / layer.stride];
     const size = rows * columns;
-    const own = unpacked(values, layer, rows, columns);
+    const own = unpacked(passes.filter((pass) => pass.layer === index), values, layer, rows, columns);
     const details = found ? own : own.subarray(3 * size);
     found = unhaar(found ?? own, details, rows, columns);
   });
@@ -25,14 +25,16 @@ export function reducedTile(values, { height, width }, stride) {
 }
 
 /** A layer's planes from its passes. */
-function unpacked(values, { name, channels, passes }, rows, columns) {
-  if (passes === 1) return values[`${name}-0`].data;
-  const half = columns / 2;
+function unpacked(own, values, { channels, passes }, rows, columns) {
+  if (own.length === 1) return values[own[0].graph].data;
+  const across = columns / passes;
   const planes = new Float32Array(channels * rows * columns);
-  for (let p = 0; p < passes; p++) {
-    values[`${name}-${p}`].data.forEach((value, at) => {
-      const row = Math.floor(at / half);
-      planes[row * columns + 2 * (at % half) + ((p + (row % rows)) % 2)] = value;
+  for (const pass of own) {
+    values[pass.graph].data.forEach((value, at) => {
+      const [line, column] = [Math.floor(at / across), at % across];
+      const row = line % rows;
+      const plane = pass.channels[Math.floor(line / rows)];
+      planes[(plane * rows + row) * columns + (passes === 1 ? column : 2 * column + ((pass.pass + row) % 2))] = value;
     });
   }
   return planes;

@@ -80,11 +80,11 @@ export class Costs {
  * @param {Stack} stack
  * @param {Costs} costs
  * @param {object} prior `level` and `shape` of each symbol.
- * @param {number[]} grid Layer of the ladder, and rows and columns of the packed pass.
+ * @param {Array} grid The pass (its layer and channels), and rows and columns of it, packed.
  * @param {boolean} ofChannels Whether the file has latents of channels.
  * @returns {Int32Array}
  */
-export function sharingSymbols(stack, costs, { level, shape }, [layer, rows, columns], ofChannels) {
+export function sharingSymbols(stack, costs, { level, shape }, [pass, rows, columns], ofChannels) {
   const { tables } = costs;
   const coded = [];
   level.forEach((l, at) => {
@@ -112,7 +112,8 @@ export function sharingSymbols(stack, costs, { level, shape }, [layer, rows, col
     draw(OF_CHANNELS, (region - 1) % count, channelOf, REGIONS[Math.floor((region - 1) / count)]);
   }
   if (block) {
-    const planes = colourPlanes(layer);
+    const all = colourPlanes(pass.layer);
+    const planes = pass.channels.map((channel) => all[channel]);
     const colourOf = (at) => (block.apart && planes[channelOf(at)] ? 1 : 0);
     draw(OF_BLOCKS, (mode - 1) % OF_BLOCKS.priors.length, colourOf, block.side);
   }
