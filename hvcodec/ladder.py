@@ -105,11 +105,12 @@ class Place(NamedTuple):
     p: int
     channels: tuple[int, ...]
 
-    @property
-    def luma(self) -> tuple[bool, ...]:
-        """Whether each channel is of luma."""
-        planes = colour_planes(self.layer)
-        return tuple(planes[channel] == 0 for channel in self.channels)
+
+@cache
+def luma(at: Place) -> tuple[bool, ...]:
+    """Whether each channel of a place is of luma."""
+    planes = colour_planes(at.layer)
+    return tuple(planes[channel] == 0 for channel in at.channels)
 
 
 GROUPED = range(2, 5)  # z5, z4 and z3, where channels at one position tell most of each other

@@ -598,8 +598,7 @@ class Network:
         last = n == len(rung.head) - 1
         if not last:
             told.append(np.empty((height, width, 3, channels), np.float32))
-        groups = [own] if not n else [list(a.channels) for a in places(at.layer, at.p, True)]
-        order = np.argsort(np.concatenate(groups))
+        order = np.argsort([c for place in places(at.layer, at.p, n > 0) for c in place.channels])
 
         def work(top: int, bottom: int) -> None:
             value = mean[top:bottom] + residual[top:bottom]

@@ -32,6 +32,7 @@ import numpy as np
 from . import exact
 from .ans import Grid, Pass, Stack, Tables
 from .exact import Array
+from .ladder import luma
 from .tables import (
     MAX_SHIFT,
     SCALES,
@@ -169,7 +170,7 @@ class Coded:
         place = self.position - self.channel * area  # numpy is slow at remainders
         self.row = place // grid.columns
         self.column = place - self.row * grid.columns
-        self.colour = 1 - np.array(grid.at.luma, np.int32)[self.channel]
+        self.colour = 1 - np.array(luma(grid.at), np.int32)[self.channel]
         own = Index(*(part[self.position].astype(np.int32) for part in tables))
         self.level, self.shape = prior_of(own)
         self.symbol = symbols[self.position]
