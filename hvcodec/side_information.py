@@ -124,7 +124,7 @@ class Costs:
         return {gap: self._costs + PAIR * np.roll(self._costs, -gap) for gap in gaps}
 
     def sums(self, coded: "Coded", shifts: Array, latent: Array, counts: Array) -> Array:
-        """What the symbols of each latent cost for each of its values; float64 latents x values, whole
+        """What the symbols of each latent cost for each of its values; float64 values x latents, whole
         numbers of 1/64 bits.
 
         Args:
@@ -137,7 +137,7 @@ class Costs:
         at = at.astype(np.intp)  # or every `take` would make it so
         if counts.max(initial=0) * self._largest >= PAIR:
             single = [self._costs.take(at + shift) for shift in shifts.tolist()]
-            return np.stack([np.bincount(latent, cost, len(counts)) for cost in single], 1)
+            return np.stack([np.bincount(latent, cost, len(counts)) for cost in single])
         # Two at a time: most of the work is to find their latent.
         pairs = self._pairs[int(shifts[1] - shifts[0])]
         each: list[Array] = []
@@ -145,7 +145,7 @@ class Costs:
             both = np.bincount(latent, pairs.take(at + shift), len(counts))
             second = np.floor(both / PAIR)
             each += [both - second * PAIR, second]
-        return np.stack(each[: len(shifts)], 1)
+        return np.stack(each[: len(shifts)])
 
     def index(self, coded: "Coded") -> Index:
         """Tables of symbols."""
@@ -275,13 +275,13 @@ class Sharing:
     def posterior(self, coded: Coded, costs: Costs) -> Array:
         """The same given the symbols."""
         _, weights = _weights(self.costs(coded, costs), self._prior)
-        total = np.zeros(len(weights), np.float32)
-        for column in weights.T:  # in this order: sums of float32 depend on it
-            total += column
+        total = np.zeros(self.count, np.float32)
+        for row in weights:  # in this order: sums of float32 depend on it
+            total += row
         rest = TOTAL - len(self._shifts)
-        counts = np.floor(weights * (np.float32(rest) / total)[:, None]).astype(np.float64)
-        counts[np.arange(len(counts)), weights.argmax(1)] += rest - counts.sum(1)
-        return counts
+        counts = np.floor(weights * (np.float32(rest) / total)).astype(np.float64)
+        counts[weights.argmax(0), np.arange(self.count)] += rest - counts.sum(0)
+        return np.ascontiguousarray(counts.T)
 
     def costs(self, coded: Coded, costs: Costs) -> Array:
         """What the symbols of each latent cost for each of its values; see `Costs.sums`."""
@@ -295,16 +295,16 @@ class Sharing:
 def _weights(costs: Array, prior: Array) -> tuple[Array, Array]:
     """The least cost of symbols and latent, for each; and by value 2^-cost beyond that, float32."""
     own = np.rint((8 - exact.log2(prior.astype(np.float32))) * COST_UNIT)
-    total = costs + own
-    least = total.min(1)
-    return least, exact.exp2((least[:, None] - total).astype(np.float32) / COST_UNIT)
+    total = costs + own[:, None]
+    least = total.min(0)
+    return least, exact.exp2((least - total).astype(np.float32) / COST_UNIT)
 
 
 def _saved(costs: Array, prior: Array) -> float:
     """Bits that latents of this prior save, from the costs of their symbols by shift."""
     least, weights = _weights(costs, prior)
-    plain = costs[:, len(prior) // 2]
-    return float(((plain - least) / COST_UNIT + np.log2(weights.sum(1))).sum())
+    plain = costs[len(prior) // 2]
+    return float(((plain - least) / COST_UNIT + np.log2(weights.sum(0))).sum())
 
 
 def _best_regions(coded: Coded, grid: Grid, costs: Costs) -> Regions | None:
@@ -319,16 +319,23 @@ def _best_regions(coded: Coded, grid: Grid, costs: Costs) -> Regions | None:
     return best
 
 
+def _in_squares(costs: Array) -> Array:
+    """Sums over squares of 2 x 2 places: ... x rows x columns -> ... x rows/2 x columns/2."""
+    tall = costs[..., 0::2, :] + costs[..., 1::2, :]  # numpy is slow at sums over several short axes
+    return tall[..., 0::2] + tall[..., 1::2]
+
+
 def _best_blocks(coded: Coded, grid: Grid, costs: Costs, whole: bool) -> Blocks | None:
     """What saves most, if anything does."""
     rows, columns = (-(-n // 4) * 4 for n in (grid.rows, grid.columns))
     place = (coded.colour * rows + coded.row) * columns + coded.column
     counts = np.bincount(place, minlength=2 * rows * columns)
-    found = costs.sums(coded, OF_BLOCKS.shifts, place, counts).T
+    found = costs.sums(coded, OF_BLOCKS.shifts, place, counts).reshape(-1, 2, rows, columns)
+    sums = {1: found, 2: _in_squares(found)}
+    sums[4] = _in_squares(sums[2])
     best, most = None, LEAST_SAVED
     for side, apart in SQUARES if whole else SMALL:
-        blocks = found.reshape(-1, 2, rows // side, side, columns // side, side).sum((3, 5))
-        own = (blocks if apart else blocks.sum(1)).reshape(len(found), -1).T
+        own = (sums[side] if apart else sums[side].sum(1)).reshape(len(found), -1)
         for prior, counts in enumerate(OF_BLOCKS.priors):
             saved = _saved(own, counts)
             if saved > most:
@@ -339,7 +346,8 @@ def _best_blocks(coded: Coded, grid: Grid, costs: Costs, whole: bool) -> Blocks 
 def _with_latents(
     stack: Stack, said: Coded, coded: Pass, costs: Costs, whole: bool
 ) -> tuple[Stack, int] | None:
-    """What `push` returns, if latents save anything and there is enough beneath to draw them with."""
+    """What `push` returns, if latents save anything; the stack is of no use if it had no words left to
+    draw them with."""
     symbols, grid = coded.symbols, coded.grid
     assert grid is not None
     inside = _inside(said, grid, whole)
@@ -361,8 +369,10 @@ def _with_latents(
     blocks = _best_blocks(own, grid, costs, whole)
     own = draw(blocks, own)
     least = stack.words
-    if not drawn or not least or not (whole or blocks):
+    if not drawn or not (whole or blocks):
         return None
+    if not least:
+        return stack, least
     stack.push(symbols[own.position], costs.index(own), costs.tables)
     for latents, prior in reversed(drawn):
         stack.push_each(latents, prior)
@@ -390,7 +400,10 @@ def push(stack: Stack, coded: Pass, costs: Costs) -> tuple[Stack, int]:
     if not len(said):
         return stack, stack.words
     for whole in (True, False):
-        if found := _with_latents(stack, said, coded, costs, whole):
+        found = _with_latents(stack, said, coded, costs, whole)
+        if not found:
+            break
+        if found[1]:
             return found
     least = stack.words
     stack.push(coded.symbols, coded.index, costs.tables)
