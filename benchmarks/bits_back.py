@@ -2,9 +2,10 @@
 
     python benchmarks/bits_back.py PICTURES OUT [--qualities 20,50,80] [--model FILE]
 
-Both files of a picture come back through the decoder and must give the same pixels. Also the price of
-cuts: what a prefix with side information takes beside one without, for the loan that is open there. A
-quality of `lossless` stands for a whole lossless file. Writes `bits_back.json` and prints a table.
+Both files of a picture come back through the decoder; PSNR differs a little, for signs in parities
+move symbols. Also the price of cuts: what a prefix with side information takes beside one without,
+for the loan that is open there. A quality of `lossless` stands for a whole lossless file. Writes
+`bits_back.json` and prints a table.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from metrics import psnr
 from PIL import Image
 from tqdm import tqdm
 
@@ -23,24 +25,22 @@ KINDS = {"without": False, "with": True}
 
 
 def measure(pixels: np.ndarray, quality: str, model: str | None) -> dict:
-    """Bytes at every cut, and seconds, without and with."""
+    """Bytes at every cut, PSNR, and seconds, without and with."""
     settings = {"lossless": True} if quality == "lossless" else {"quality": float(quality)}
     found: dict = {"pixels": pixels.shape[0] * pixels.shape[1]}
-    pictures: list[np.ndarray] = []
     for name, bits_back in KINDS.items():
         encode = partial(hvcodec.encode, pixels, model=model, bits_back=bits_back, **settings)
         start = time.perf_counter()
         data = encode()
         middle = time.perf_counter()
-        pictures.append(np.asarray(hvcodec.decode(data, model=model)))
+        picture = np.asarray(hvcodec.decode(data, model=model))
         end = time.perf_counter()
         found[name] = {
+            "psnr": psnr(picture, pixels),
             "cut_points": hvcodec.info(data)["cut_points"],
             "encoding_time": middle - start,
             "decoding_time": end - middle,
         }
-    if not np.array_equal(pictures[0], pictures[1]):
-        raise SystemExit("side information changed a picture")
     return found
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     options = parser.parse_args()
     names = sorted(p for p in options.pictures.iterdir() if p.suffix in (".png", ".webp"))
     results: dict = {}
-    lines = ["quality     bytes without   with   saved   at cuts   encode s   decode s (medians)"]
+    lines = ["quality     bytes without   with   saved   dB   at cuts   encode s   decode s (medians)"]
     for quality in options.qualities.split(","):
         each = results[quality] = {}
         for path in tqdm(names, desc=quality):
@@ -61,13 +61,14 @@ def main() -> None:
             each[path.stem] = measure(pixels, quality, options.model)
         cuts = {k: np.sum([p[k]["cut_points"] for p in each.values()], 0) for k in KINDS}
         saved = 100 * (cuts["with"] / cuts["without"] - 1)
+        gained = np.mean([p["with"]["psnr"] - p["without"]["psnr"] for p in each.values()])
         times = [
             " / ".join(f"{np.median([p[k][t] for p in each.values()]):.2f}" for k in KINDS)
             for t in ("encoding_time", "decoding_time")
         ]
         lines.append(
             f"{quality:9} {cuts['without'][-1]:10} {cuts['with'][-1]:10} {saved[-1]:+.2f} %  "
-            f"{', '.join(f'{s:+.1f}' for s in saved[:-1])}  {times[0]}  {times[1]}"
+            f"{gained:+.3f}  {', '.join(f'{s:+.1f}' for s in saved[:-1])}  {times[0]}  {times[1]}"
         )
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "bits_back.json").write_text(json.dumps(results, indent=1))

@@ -8,7 +8,7 @@ the stack, which is what makes a file that ends at a layer's end a whole file.
 import sys
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import constriction
 import numpy as np
@@ -17,6 +17,9 @@ from .errors import FormatError, ModelError
 from .ladder import Place
 from .parallel import in_parallel, strips
 from .tables import PART_SILENT, SILENT, SYMBOL_TABLES, TABLES, TOTAL, Index
+
+if TYPE_CHECKING:
+    from .signs import Groups
 
 Categorical = constriction.stream.model.Categorical
 Uniform = constriction.stream.model.Uniform
@@ -46,6 +49,7 @@ class Tables:
     """The probability tables of a model, ready for the coder (format: `tables.make`).
 
     Attributes:
+        zeros: counts of the symbol zero per table, int32.
         silent: bool per table: its symbols are zero without being coded.
     """
 
@@ -59,9 +63,9 @@ class Tables:
         self.counts = np.split(counts, ends[:-1])
         if any(table.sum() != TOTAL for table in self.counts):
             raise ModelError("the model's probability tables are damaged")
-        zeros = counts[ends - self.reaches - 2]
+        self.zeros = counts[ends - self.reaches - 2]
         limits = np.where(np.arange(TABLES) < SYMBOL_TABLES, SILENT, PART_SILENT)
-        self.silent = zeros > limits * TOTAL
+        self.silent = self.zeros > limits * TOTAL
         self._models: dict[int, Any] = {}
 
     @cached_property
@@ -87,15 +91,19 @@ class Tables:
             wanted, table, shift = (a[start:stop] for a in (target, *index))
             nearest = np.rint(wanted)
             size = np.abs(nearest)
-            # Low bits cost the same for all symbols: only every 2^shift-th symbol is a table's next.
-            entry = np.minimum(size / (1 << shift), MOST_SAVED).astype(np.int32)
-            saved = self._saved[table, entry] / (1 << shift)
+            saved = self.saved(size, table, shift)
             cost = 2 * (np.abs(wanted) - size) + 1  # of the squared error of the one nearer to zero
             nearer = saved > worth[start:stop] * cost
             symbols[start:stop] = nearest - np.sign(nearest) * nearer
 
         in_parallel(work, strips(len(target), 1))
         return symbols
+
+    def saved(self, size: np.ndarray, table: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """Bits that symbols save if they are nearer to zero by one, from their size."""
+        # Low bits cost the same for all symbols: only every 2^shift-th symbol is a table's next.
+        entry = np.minimum(size / (1 << shift), MOST_SAVED).astype(np.int32)
+        return self._saved[table, entry] / (1 << shift)
 
     def model(self, table: int) -> Any:
         """The coder's model of a table, made when first needed."""
@@ -129,12 +137,14 @@ class Pass:
         index: which tables they are coded under.
         tables: of all tables.
         grid: of a pass of the ladder, which may have side information.
+        signs: groups of its symbols whose parities say signs, if the file has them.
     """
 
     symbols: np.ndarray
     index: Index
     tables: "Coding"
     grid: Grid | None = None
+    signs: "Groups | None" = None
 
 
 def _groups(index: Index, tables: "Coding") -> tuple[np.ndarray, list[tuple[int, int, int]]]:
@@ -232,6 +242,14 @@ class Stack:
     def pop_one(self, size: int) -> int:
         """The inverse of `push_one`."""
         return int(self._coder.decode(Uniform(size), 1)[0]) if size > 1 else 0
+
+    def push_bits(self, bits: np.ndarray) -> None:
+        """Push bits, int32."""
+        self._coder.encode_reverse(bits, Uniform(2))
+
+    def pop_bits(self, count: int) -> np.ndarray:
+        """The inverse of `push_bits`."""
+        return self._coder.decode(Uniform(2), count)
 
     def push_each(self, numbers: np.ndarray, counts: np.ndarray) -> None:
         """Push numbers, int32, each under a distribution of its own.

@@ -31,7 +31,8 @@ OF_CHANNELS = 0b0010_0000  # they have latents of channels, too
 LOSSLESS = 0b0000_1000  # the last layer holds the picture's own pixels
 METADATA = 0b0001_0000
 RESTORED = 0b0100_0000  # the last layer ends in a filter of the picture; not with a lossless layer
-KNOWN = BITS_BACK | OF_CHANNELS | LOSSLESS | METADATA | RESTORED  # flags of this version
+SIGNS = 0b1000_0000  # they have signs that parities say
+KNOWN = BITS_BACK | OF_CHANNELS | SIGNS | LOSSLESS | METADATA | RESTORED  # flags of this version
 
 MAX_SIDE = (1 << 24) - 1
 MAX_LAYERS = 64
@@ -87,6 +88,7 @@ class Header:
         lossless: whether a lossless layer follows those that have steps.
         bits_back: whether passes of the ladder have side information.
         of_channels: whether that has latents of channels; only with the former.
+        signs: whether parities say signs; only with both.
         restored: whether the last layer ends in a filter of the picture (`restoration.py`).
     """
 
@@ -101,6 +103,7 @@ class Header:
     lossless: bool = False
     bits_back: bool = False
     of_channels: bool = False
+    signs: bool = False
     restored: bool = False
 
     @property
@@ -120,7 +123,8 @@ class Header:
         sides = self.width.to_bytes(3, "little") + self.height.to_bytes(3, "little")
         flags = METADATA if self.metadata else 0
         flags |= (LOSSLESS if self.lossless else 0) | (BITS_BACK if self.bits_back else 0)
-        flags |= (OF_CHANNELS if self.of_channels else 0) | (RESTORED if self.restored else 0)
+        flags |= (OF_CHANNELS if self.of_channels else 0) | (SIGNS if self.signs else 0)
+        flags |= RESTORED if self.restored else 0
         fields = (
             MAGIC,
             FORMAT_VERSION,
@@ -279,7 +283,7 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
         raise UnsupportedError("the header names tiles of more than 4 megapixels")
     header.lossless = bool(flags & LOSSLESS)
     header.bits_back, header.of_channels = bool(flags & BITS_BACK), bool(flags & OF_CHANNELS)
-    header.restored = bool(flags & RESTORED)
+    header.signs, header.restored = bool(flags & SIGNS), bool(flags & RESTORED)
     header.steps = list(reader.take(layers - header.lossless))
     counts = (reader.count() for _ in range(layers * header.tile_count))
     header.lengths = [n * WORD + CHECK.size for n in counts]
@@ -287,8 +291,8 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
     body = data[FIXED.size : reader.at]
     if crc_hqx(body, crc_hqx(fixed[: -CHECK.size] + bytes(CHECK.size), 0)) != check:
         raise FormatError("the header is damaged (its check fails)")
-    sharing = flags & (BITS_BACK | OF_CHANNELS)
-    known = not flags & ~KNOWN and sharing in (0, BITS_BACK, BITS_BACK | OF_CHANNELS)
+    both = BITS_BACK | OF_CHANNELS
+    known = not flags & ~KNOWN and flags & (both | SIGNS) in (0, BITS_BACK, both, both | SIGNS)
     known &= not (header.lossless and header.restored)
     if not known or colour not in Colour.__members__.values():
         raise UnsupportedError("the file uses features that this version does not know")

@@ -129,7 +129,8 @@ class Decoder:
             header = self.file.header
             if grid is None or not header.bits_back:
                 return stack.pop(index, self.network.tables)
-            return side_information.pop(stack, index, grid, self.network.costs, header.of_channels)
+            kinds = header.of_channels, header.signs
+            return side_information.pop(stack, index, grid, self.network.costs, *kinds)
 
         return stack, pop
 

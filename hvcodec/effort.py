@@ -13,7 +13,9 @@ try some moves at random: every block of 64x64 pixels keeps its own if its J fel
 and tries fewer, down to one. What was tried is not tried again until the next gradient. So J falls
 steadily, everywhere at its own pace; the best state of all is kept, and the decoder never changes.
 
-Where levels of refinement follow, the search is for the symbols of the last one.
+What it ends with are latents that mean these symbols, and lie where the encoder finds from them what
+every move would cost with all its effects: it moves symbols once more, for parities to say signs
+(`signs.py`). Where levels of refinement follow, the search is for the symbols of the last one.
 
 The search needs gradients, so PyTorch (`pip install hvcodec[torch]`) and the network as it was trained;
 what it finds is coded by the exact one.
@@ -39,6 +41,7 @@ from .quantise import quantise
 from .refinement import LEAST_MASS, NARROWEST, Known, Memory, layer_of, levels, steps_of
 
 LEAST_GAIN = -2.0  # bits that a move must promise
+LEAST_PRICE = 0.05  # bits, of moves that promise a gain and were not made
 TRIALS = 8  # runs without a gradient after one with it
 FIRST_SHARE, LARGEST_SHARE = 0.6, 0.9  # of a block's moves that are tried at once
 AFTER_SUCCESS, AFTER_FAILURE = 1.3, 0.85  # factors on it
@@ -75,11 +78,13 @@ class _Promises(NamedTuple):
         cost: J of each block with these targets, in bits; B x H/64 x W/64.
         moved: targets after the most promising move of each symbol, per layer of the ladder.
         gain: likewise, bits that this move promises.
+        aim: likewise, targets that mean the same symbols, and as far from that move as it is dear.
     """
 
     cost: Tensor
     moved: list[Tensor]
     gain: list[Tensor]
+    aim: list[Tensor]
 
 
 def _batch(planes: Array) -> Tensor:
@@ -153,6 +158,7 @@ class _Moves(NamedTuple):
         delta: step, coefficient units.
         to: values one symbol up and down.
         cost: change of the symbol's own bits, by rate weight; infinite where there is no such symbol.
+        worth: bits that a squared error of one step is worth, by rate weight.
     """
 
     leaf: Tensor
@@ -160,15 +166,22 @@ class _Moves(NamedTuple):
     delta: Tensor
     to: tuple[Tensor, Tensor]
     cost: tuple[Tensor, Tensor]
+    worth: Tensor
 
-    def best(self, slope: Tensor, bend: Tensor) -> tuple[Tensor, Tensor]:
-        """Target and gain in bits of the better move, from the gradient of everything that follows and
-        lambda / 3 times the importance."""
+    def best(self, slope: Tensor, bend: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the better move, from the gradient of everything that follows and lambda / 3 times the
+        importance: target, gain in bits, and the target from which it would cost so much more without
+        what follows."""
         moves = [to - self.value for to in self.to]
         up, down = (
             cost + slope * move / self.delta + bend * move**2 for cost, move in zip(self.cost, moves)
         )
-        return torch.where(up < down, *self.to), -torch.minimum(up, down)
+        to, gain = torch.where(up < down, *self.to), -torch.minimum(up, down)
+        own = torch.where(up < down, *self.cost)
+        # A squared error grows from e^2 to (1 - e)^2 steps.
+        share = (1 - ((-gain).clamp(min=LEAST_PRICE) - own) / self.worth) / 2
+        aim = self.value + (to - self.value) * share.nan_to_num(0.0).clamp(min=0.0)
+        return to, gain, aim
 
 
 class _Run:
@@ -214,7 +227,7 @@ class _Run:
         leaf = torch.zeros_like(value, requires_grad=True)
         up, down, *more = chosen.others()
         costs = beta * more[0], beta * more[1]
-        self.moves[at] = _Moves(leaf, value, delta, (up, down), costs)
+        self.moves[at] = _Moves(leaf, value, delta, (up, down), costs, beta * worth)
         self.bits = self.bits + beta * chosen.bits.sum()
         return value + leaf * delta - prior.mean
 
@@ -323,20 +336,24 @@ class _Window:
             run, error = self.run(targets)
             leaves = [moves.leaf for moves in run.moves.values()]
             slopes = torch.autograd.grad(run.bits + error.sum(), leaves) if leaves else ()
-        best: dict[int, dict[int, dict[Place, tuple[Tensor, Tensor]]]] = {}
+        best: dict[int, dict[int, dict[Place, tuple[Tensor, ...]]]] = {}
         for (at, moves), slope in zip(run.moves.items(), slopes):
             la = LAYERS[at.layer]
             bend = _batch(tuning.at_stride(self.importance, la.stride))
             bend = take(bend * self.price, at.p, la.passes)
             passes = best.setdefault(at.layer, {})
             passes.setdefault(at.p, {})[at] = moves.best(slope, bend)
-        moved, gain = list(targets), [torch.full_like(y, -math.inf) for y in targets]
+        moved, gain, aim = (
+            list(targets),
+            [torch.full_like(y, -math.inf) for y in targets],
+            list(targets),
+        )
         for index, passes in best.items():
             parts = [
                 [together(dict(zip(own, of))) for of in zip(*own.values())] for own in passes.values()
             ]
-            moved[index], gain[index] = (merge(list(fields)) for fields in zip(*parts))
-        return _Promises(run.cost + _blocks(error.detach(), 1, 1), moved, gain)
+            moved[index], gain[index], aim[index] = (merge(list(fields)) for fields in zip(*parts))
+        return _Promises(run.cost + _blocks(error.detach(), 1, 1), moved, gain, aim)
 
 
 def _spread_over(blocks: Tensor, like: Tensor) -> Tensor:
@@ -345,15 +362,16 @@ def _spread_over(blocks: Tensor, like: Tensor) -> Tensor:
 
 
 def _search(window: _Window, latents: list[Tensor], inner: list[slice]) -> list[Tensor]:
-    """`search` in one window: the targets of least J seen. Only blocks of its inner part move."""
+    """`search` in one window: targets of the symbols of least J seen. Only those in its inner part are
+    moved."""
     random = torch.Generator().manual_seed(0)  # the same file on every run
-    targets, best, least = latents, latents, math.inf
+    targets, best, least = latents, (latents, latents), math.inf
     share = torch.zeros(1, *(n // MAX_STRIDE for n in window.pixels.shape[2:]))
     share[:, inner[0], inner[1]] = FIRST_SHARE
     for _ in range(window.goal.rounds):
-        cost, moved, gain = window.evaluate(targets)
+        cost, moved, gain, aim = window.evaluate(targets)
         if cost.sum() < least:
-            best, least = targets, float(cost.sum())
+            best, least = (targets, aim), float(cost.sum())
         open_to = [g > LEAST_GAIN for g in gain]
         for _ in range(TRIALS):
             count = torch.ones_like(cost)
@@ -371,7 +389,11 @@ def _search(window: _Window, latents: list[Tensor], inner: list[slice]) -> list[
             cost = torch.where(better, found, cost)
             open_to = [o & ~c for o, c in zip(open_to, chosen)]
     # What blocks did to each other is in no block's own J.
-    return targets if window.costs(targets).sum() < least else best
+    last = window.evaluate(targets)
+    if last.cost.sum() < least:
+        best = targets, last.aim
+    # Levels of refinement have no signs in parities, which need to know what moves cost.
+    return best[0] if levels(window.goal.steps) else best[1]
 
 
 def runs(rounds: int) -> int:

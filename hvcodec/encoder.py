@@ -76,7 +76,7 @@ class Encoder:
         effort: 0..9.
         progress: called with the share of the work done, 0..1, during a search.
         lossless: end the file in the picture itself.
-        bits_back: use side information where it pays.
+        bits_back: use side information where it pays, and signs in parities.
     """
 
     network: Engine
@@ -169,6 +169,7 @@ class Encoder:
         """The file of some latents, which are given by the tile's number and the steps."""
         steps = rates.step_indices(lam, self.weights)
         known = refinement.steps_of(steps, refinement.levels(steps), len(steps))
+        hide = self.bits_back and not refinement.levels(steps)
         plain: list[list[bytes]] = []  # per tile, segments
         saving: list[list[bytes]] = []  # the same with side information
         waiting: list[list[list[Pass]]] = []  # the lossless layer lies under the others on the stack
@@ -176,7 +177,7 @@ class Encoder:
 
         def find(number: int) -> engine.Found:
             worth = tuning.worth(self.importances[number], thrift)
-            encoded = self.network.encode(latents(number, steps), steps, self.weights, worth)
+            encoded = self.network.encode(latents(number, steps), steps, self.weights, worth, hide)
             if self.lossless:
                 waiting.append(encoded.layers)
             else:
@@ -222,6 +223,7 @@ class Encoder:
         self.header.steps = steps
         self.header.bits_back = bool(saving) and _size(saving) < _size(plain)
         self.header.of_channels = self.header.bits_back
+        self.header.signs = self.header.bits_back and hide
         columns = saving if self.header.bits_back else plain
         self.header.restored = restoration is not None
         if restoration:
@@ -443,7 +445,8 @@ def encode(
         strip: leave out ICC, EXIF and XMP.
         lossless: end the file in the exact pixels. The layers above are a lossy file of the given
             quality, 68 by default, where the whole is smallest; a target cannot be given.
-        bits_back: use side information with bits-back where it makes the file smaller.
+        bits_back: use side information with bits-back where it makes the file smaller, and signs in
+            parities.
         progress: called now and then during a search, with the share of it that is done, 0..1.
 
     Returns:

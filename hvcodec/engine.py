@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import exact, lossless, modelfile, refinement, tables
+from . import exact, lossless, modelfile, refinement, signs, tables
 from .ans import Grid, Pass, Tables
 from .errors import FormatError
 from .exact import Array
@@ -256,6 +256,7 @@ class Engine:
         steps: list[int],
         weights: list[float],
         worth: Sequence[Array] = WORTH,
+        hide: bool = False,
     ) -> Encoded:
         """Choose all symbols.
 
@@ -265,12 +266,14 @@ class Engine:
             weights: rate weight per layer.
             worth: bits that a squared error of one step is worth, for each of the ladder's layers,
                 H x W or 1 x 1.
+            hide: signs in parities; not with levels of refinement, which symbols that were moved lead
+                astray.
         """
         layers: list[list[Pass]] = [[] for _ in steps]
         memory: Memory = {}
         with single_threaded_blas():
             found = [
-                self._encode_run(run, goal, steps, weights, worth, layers, memory)
+                self._encode_run(run, goal, steps, weights, worth, hide, layers, memory)
                 for run, goal in enumerate(latents)
             ]
         return Encoded(layers, found[-1], memory)
@@ -282,6 +285,7 @@ class Engine:
         steps: list[int],
         weights: list[float],
         worth: Sequence[Array],
+        hide: bool,
         layers: list[list[Pass]],
         memory: Memory,
     ) -> Found:
@@ -307,7 +311,11 @@ class Engine:
                 return unflat(memory[at].value, prior.mean) - prior.mean
             table = self._index(prior, step)
             symbols = self.tables.quantise(target, table, here) * ~self.tables.silent[table.table]
-            layers[layer].append(Pass(symbols, table, self.tables, Grid(at, *prior.mean.shape[:2])))
+            grid = Grid(at, *prior.mean.shape[:2])
+            groups = signs.groups(table, grid, self.tables) if hide else None
+            if groups:
+                symbols = signs.agreeing(symbols, groups, target, table, here, self.tables)
+            layers[layer].append(Pass(symbols, table, self.tables, grid, groups))
             if levels(steps):
                 memory[at] = self._known(symbols, flat(prior.mean), step, table)
             return unflat(symbols.astype(np.float32), prior.mean) * step

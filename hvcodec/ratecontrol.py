@@ -47,7 +47,7 @@ def search(
     for trial in range(TRIALS):
         value = seen[guess] = measure(guess)
         if value <= target:
-            low = max(low, guess, key=lambda s: seen.get(s, -1e9))
+            low = guess  # the highest one, though a lower one may measure more
         if target - slack <= value <= target or guess == low == Setting(100.0):
             break
         if value > target:
@@ -62,7 +62,8 @@ def search(
             break
     if low not in seen:
         seen[low] = measure(low)
-    return low if seen[low] <= target else None
+    within = [setting for setting, value in seen.items() if value <= target]
+    return max(within, key=lambda setting: seen[setting], default=None)
 
 
 def _next(

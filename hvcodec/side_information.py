@@ -17,8 +17,8 @@ with bits that already are on the stack, and the decoder puts them back:
 
 That takes -log2 of the mixture net, but for the rounding of costs, if q is the exact posterior: for
 blocks it is, given the latents of channels; that of channels leaves blocks aside. The bits that h was
-drawn with are a loan from the layers beneath, returned before the next pass. A pass with too little
-beneath goes without, or its last rows do.
+drawn with are a loan from the layers beneath, returned before the next pass, and so are those for
+signs (`signs.py`). A pass with too little beneath goes without, or its last rows do.
 
 Posteriors are made of integers and of float32 operations that are exact (`exact.py`).
 """
@@ -29,7 +29,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from . import exact
+from . import exact, signs
 from .ans import Grid, Pass, Stack, Tables
 from .exact import Array
 from .ladder import luma
@@ -204,13 +204,11 @@ class Blocks:
     Attributes:
         side: of it, in positions of the packed pass.
         apart: luma and the other colours have latents of their own.
-        whole: False if the last quarter of the rows goes without any latents.
         prior: row of `OF_BLOCKS.priors`.
     """
 
     side: int
     apart: bool
-    whole: bool
     prior: int
 
     latents: ClassVar[Latents] = OF_BLOCKS
@@ -242,12 +240,14 @@ class Regions:
 
 SQUARES = ((1, False), (1, True), (2, True), (4, False), (4, True))
 SMALL = SQUARES[:2]
-# By number; None is a pass without latents of blocks.
-BLOCKS = [
-    None,
-    *(Blocks(*square, True, prior) for square in SQUARES for prior in range(3)),
-    *(Blocks(*square, False, prior) for square in SMALL for prior in range(3)),
+# By number: latents of blocks, and how many quarters of the rows have latents and signs in parities.
+MODES: list[tuple[Blocks | None, int]] = [
+    (None, 4),
+    *((Blocks(*square, prior), 4) for square in SQUARES for prior in range(3)),
+    *((Blocks(*square, prior), 3) for square in SMALL for prior in range(3)),
 ]
+OF_LATENTS = len(MODES)
+MODES += [(None, 3), (None, 0)]  # in files that have signs in parities
 SIDES = (16, 1 << 24)  # the latter is the whole channel
 REGIONS = [None, *(Regions(side, prior) for side in SIDES for prior in range(2))]
 
@@ -325,8 +325,8 @@ def _in_squares(costs: Array) -> Array:
     return tall[..., 0::2] + tall[..., 1::2]
 
 
-def _best_blocks(coded: Coded, grid: Grid, costs: Costs, whole: bool) -> Blocks | None:
-    """What saves most, if anything does."""
+def _best_blocks(coded: Coded, grid: Grid, costs: Costs, quarters: int) -> Blocks | None:
+    """What saves most of the modes of so many quarters of the rows, if anything does."""
     rows, columns = (-(-n // 4) * 4 for n in (grid.rows, grid.columns))
     place = (coded.colour * rows + coded.row) * columns + coded.column
     counts = np.bincount(place, minlength=2 * rows * columns)
@@ -334,26 +334,64 @@ def _best_blocks(coded: Coded, grid: Grid, costs: Costs, whole: bool) -> Blocks 
     sums = {1: found, 2: _in_squares(found)}
     sums[4] = _in_squares(sums[2])
     best, most = None, LEAST_SAVED
-    for side, apart in SQUARES if whole else SMALL:
+    for side, apart in SQUARES if quarters == 4 else SMALL:
         own = (sums[side] if apart else sums[side].sum(1)).reshape(len(found), -1)
         for prior, counts in enumerate(OF_BLOCKS.priors):
             saved = _saved(own, counts)
             if saved > most:
-                best, most = Blocks(side, apart, whole, prior), saved
+                best, most = Blocks(side, apart, prior), saved
     return best
 
 
-def _with_latents(
-    stack: Stack, said: Coded, coded: Pass, costs: Costs, whole: bool
+def _modes(hidden: bool) -> int:
+    """How many modes a file has."""
+    return len(MODES) if hidden else OF_LATENTS
+
+
+def _push_modes(
+    stack: Stack, regions: Regions | None, blocks: Blocks | None, quarters: int, hidden: bool
+) -> None:
+    for number, count in (
+        (MODES.index((blocks, quarters)), _modes(hidden)),
+        (REGIONS.index(regions), len(REGIONS)),
+    ):
+        if not hidden:
+            stack.push_one(number, count)
+            continue
+        # Files of few bytes have many passes with mode 0.
+        if number:
+            stack.push_one(number - 1, count - 1)
+        stack.push_one(int(number > 0), 2)
+
+
+def _pop_mode(stack: Stack, count: int, hidden: bool) -> int:
+    if not hidden:
+        return stack.pop_one(count)
+    return 1 + stack.pop_one(count - 1) if stack.pop_one(2) else 0
+
+
+def _rows(grid: Grid, quarters: int) -> int:
+    """How many rows have latents and signs in parities."""
+    return grid.rows * quarters // 4
+
+
+def _with_loans(
+    stack: Stack, said: Coded, coded: Pass, costs: Costs, quarters: int
 ) -> tuple[Stack, int] | None:
-    """What `push` returns, if latents save anything; the stack is of no use if it had no words left to
-    draw them with."""
+    """What `push` returns, if signs or latents save anything; the stack is of no use if it had no words
+    left to draw these with."""
     symbols, grid = coded.symbols, coded.grid
     assert grid is not None
-    inside = _inside(said, grid, whole)
-    own, rest = said.part(inside), said.position[~inside]
+    rows = _rows(grid, quarters)
+    inside = said.row < rows
+    rest = said.position[~inside]
     stack = stack.copy()
     stack.push(symbols[rest], coded.index.at(rest), costs.tables)
+    if coded.signs:
+        first, _ = coded.signs.firsts(symbols, rows)
+        symbols = symbols.copy()
+        symbols[first] = np.abs(symbols[first]) * (1 - 2 * stack.pop_bits(len(first)))
+    own = said.but(symbol=symbols[said.position]).part(inside)
     drawn = []
 
     def draw(mode: Blocks | Regions | None, own: Coded) -> Coded:
@@ -366,24 +404,18 @@ def _with_latents(
 
     regions = _best_regions(own, grid, costs)
     own = draw(regions, own)
-    blocks = _best_blocks(own, grid, costs, whole)
+    blocks = _best_blocks(own, grid, costs, quarters)
     own = draw(blocks, own)
     least = stack.words
-    if not drawn or not (whole or blocks):
+    if not coded.signs and (not drawn or (blocks, quarters) == (None, 3)):
         return None
     if not least:
         return stack, least
     stack.push(symbols[own.position], costs.index(own), costs.tables)
     for latents, prior in reversed(drawn):
         stack.push_each(latents, prior)
-    stack.push_one(BLOCKS.index(blocks), len(BLOCKS))
-    stack.push_one(REGIONS.index(regions), len(REGIONS))
+    _push_modes(stack, regions, blocks, quarters, bool(coded.signs))
     return stack, least
-
-
-def _inside(said: Coded, grid: Grid, whole: bool) -> Array:
-    """Which symbols lie in rows that have latents."""
-    return said.row < (grid.rows if whole else grid.rows * 3 // 4)
 
 
 def push(stack: Stack, coded: Pass, costs: Costs) -> tuple[Stack, int]:
@@ -399,24 +431,26 @@ def push(stack: Stack, coded: Pass, costs: Costs) -> tuple[Stack, int]:
     said = Coded(coded.symbols, coded.index, coded.grid, costs)
     if not len(said):
         return stack, stack.words
-    for whole in (True, False):
-        found = _with_latents(stack, said, coded, costs, whole)
+    for quarters in (4, 3):
+        found = _with_loans(stack, said, coded, costs, quarters)
         if not found:
             break
         if found[1]:
             return found
     least = stack.words
     stack.push(coded.symbols, coded.index, costs.tables)
-    stack.push_one(0, len(BLOCKS))
-    stack.push_one(0, len(REGIONS))
+    _push_modes(stack, None, None, 0 if coded.signs else 4, bool(coded.signs))
     return stack, least
 
 
-def pop(stack: Stack, tables: Index, grid: Grid, costs: Costs, of_channels: bool) -> Array:
+def pop(
+    stack: Stack, tables: Index, grid: Grid, costs: Costs, of_channels: bool, hidden: bool
+) -> Array:
     """The inverse of `push`: int32 symbols.
 
     Args:
         of_channels: False for older files, whose passes have no latents of channels.
+        hidden: whether parities say signs.
 
     Raises:
         FormatError: the words are not what a stack of these symbols can be.
@@ -425,11 +459,12 @@ def pop(stack: Stack, tables: Index, grid: Grid, costs: Costs, of_channels: bool
     said = Coded(symbols, tables, grid, costs)
     if not len(said):
         return symbols
-    regions = REGIONS[stack.pop_one(len(REGIONS))] if of_channels else None
-    blocks = BLOCKS[stack.pop_one(len(BLOCKS))]
-    if not regions and not blocks:
+    regions = REGIONS[_pop_mode(stack, len(REGIONS), hidden)] if of_channels else None
+    blocks, quarters = MODES[_pop_mode(stack, _modes(hidden), hidden)]
+    if not (regions or blocks or hidden):
         return stack.pop(tables, costs.tables)
-    inside = _inside(said, grid, not blocks or blocks.whole)
+    rows = _rows(grid, quarters)
+    inside = said.row < rows
     own, rest = said.part(inside), said.position[~inside]
     drawn = []
     for mode in (regions, blocks):
@@ -442,5 +477,9 @@ def pop(stack: Stack, tables: Index, grid: Grid, costs: Costs, of_channels: bool
     for sharing, before, latents in reversed(drawn):
         known = before.but(symbol=symbols[before.position])
         stack.push_each(latents, sharing.posterior(known, costs))
+    if hidden:
+        first, parity = signs.groups(tables, grid, costs.tables).firsts(symbols, rows)
+        stack.push_bits((symbols[first] < 0).astype(np.int32))
+        symbols[first] = np.abs(symbols[first]) * (1 - 2 * parity)
     symbols[rest] = stack.pop(tables.at(rest), costs.tables)
     return symbols

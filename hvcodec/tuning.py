@@ -20,6 +20,9 @@ ALPHA = 0.5
 FLOOR = 58.5  # C: (0.03 * 255)^2, the constant of SSIM's contrast term
 REACH = 3  # in positions at stride 8, to every side
 LIMIT = 4.0  # of the importance, both ways
+# What an error costs beyond its own square, by the ladder's layers: the finer ones are predicted from
+# what z4 and z3 turn out to be (docs/training-log.md).
+LATER = (1, 1, 1, 1.5, 1.5, 1, 1)
 
 
 def _pooled(planes: Array, size: int) -> Array:
@@ -64,9 +67,13 @@ def at_pixels(importance: Array, height: int, width: int) -> Array:
 
 
 def worth(importance: Array, thrift: float = 1.0) -> list[Array]:
-    """Bits that a squared error of one step is worth, for each of the ladder's layers (`quantise.py`).
+    """Bits that a squared error of one step is worth, for each of the ladder's layers (`quantise.py`),
+    and what it does to later ones with it.
 
     Args:
         thrift: above 1, bits are worth more than lambda says.
     """
-    return [at_stride(importance, la.stride) * (BITS_PER_SQUARED_ERROR / thrift) for la in LAYERS]
+    return [
+        at_stride(importance, la.stride) * np.float32(BITS_PER_SQUARED_ERROR / thrift * later)
+        for la, later in zip(LAYERS, LATER)
+    ]

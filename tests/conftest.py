@@ -11,6 +11,7 @@ from PIL import Image
 os.environ["TORCHDYNAMO_DISABLE"] = "1"
 
 import hvcodec
+from hvcodec import signs
 
 PICTURES = Path(__file__).parent / "pictures"
 
@@ -38,3 +39,10 @@ def photo() -> Image.Image:
 def stream(photo: Image.Image) -> bytes:
     """The photograph at default quality."""
     return hvcodec.encode(photo)
+
+
+@pytest.fixture
+def no_signs(monkeypatch):
+    """Files have the symbols that each are best alone: parities say no signs."""
+    none = signs.Groups(np.zeros(0, int), np.zeros(1, int), np.zeros(0, int))
+    monkeypatch.setattr(signs, "groups", lambda *_: none)

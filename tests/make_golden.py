@@ -129,6 +129,16 @@ FILES: dict[str, Callable[[], bytes]] = {
     "restored-cut": lambda: hvcodec.cut(hvcodec.encode(_crop(250, 180), 80), layers=6),
     "restored-last-off": lambda: hvcodec.encode(_crop(250, 180), 60, {"z1": math.inf}),
     "restored-tiles": _tiled_and_restored,
+    # The third model, which codes channels of z5 to z3 in groups.
+    "photo5": lambda: hvcodec.encode(_crop(250, 180), 50),
+    "photo5-coarse": lambda: hvcodec.encode(_photo(), 12),
+    "photo5-fine": lambda: hvcodec.encode(_crop(150, 130), 95),
+    "photo5-noise": lambda: hvcodec.encode(_noise(80, 100), 60),
+    "photo5-progressive": lambda: hvcodec.encode(_crop(130, 100), 66, "progressive"),
+    "photo5-cut": lambda: hvcodec.cut(hvcodec.encode(_crop(200, 150), 60), layers=4),
+    "photo5-layers-off": lambda: hvcodec.encode(_crop(100, 100), 60, {"z4": math.inf, "z5": math.inf}),
+    "photo5-tiles": lambda: _tiled("balanced", quality=80),
+    "photo5-lossless": lambda: hvcodec.encode(_crop(101, 67), lossless=True),
 }
 
 

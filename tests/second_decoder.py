@@ -455,13 +455,17 @@ class Network(Tables):
 
 class Stack:
     def __init__(self, network, words, flags):
-        self.network, self.side_information, self.of_channels = network, flags & 5, flags & 32
+        self.network, self.side_information = network, flags & 5
+        self.of_channels, self.signs = flags & 32, flags & 128
         self.coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, "<u4")[::-1].astype("u4"))
 
     def uniform(self, size, count):
         if size == 1 or not count:
             return np.zeros(count, int)
         return self.coder.decode(constriction.stream.model.Uniform(size), count).astype(int)
+
+    def bits_back(self, bits):
+        self.coder.encode_reverse(bits, constriction.stream.model.Uniform(2))
 
     def each(self, counts):
         """Numbers of which each has counts of its own, less one each."""
@@ -578,13 +582,16 @@ class Decoder:
         coded = np.flatnonzero(~net.silent[self.table(level, shape)[0]])
         if not len(coded):
             return symbols
-        region = self.stack.uniform(5, 1)[0] if self.stack.of_channels else 0
-        mode = self.stack.uniform(22, 1)[0]
-        if mode == region == 0:
+        if self.stack.signs:
+            region = 1 + self.stack.uniform(4, 1)[0] if self.stack.uniform(2, 1)[0] else 0
+            mode = 1 + self.stack.uniform(23, 1)[0] if self.stack.uniform(2, 1)[0] else 0
+        else:
+            region = self.stack.uniform(5, 1)[0] if self.stack.of_channels else 0
+            mode = self.stack.uniform(22, 1)[0]
+        if mode == region == 0 and not self.stack.signs:
             return self.stack.pop(*self.table(level, shape))
-        squares = (1, 0, 1), (1, 1, 1), (2, 1, 1), (4, 0, 1), (4, 1, 1), (1, 0, 0), (1, 1, 0)
-        side, apart, whole = squares[(mode - 1) // 3] if mode else (1, 0, 1)
-        last = rows if whole else 3 * rows // 4
+        squares = (1, 0), (1, 1), (2, 1), (4, 0), (4, 1), (1, 0), (1, 1)
+        last = rows if mode < 16 else 0 if mode == 23 else 3 * rows // 4
         own = coded[coded // columns % rows < last]
         places = [(at // (rows * columns), at // columns % rows, at % columns) for at in own.tolist()]
         kinds = []
@@ -592,7 +599,8 @@ class Decoder:
             of = 16 if region < 3 else 2**24
             keys = [(channel, row // of, column // of) for channel, row, column in places]
             kinds.append((keys, np.array(CHANNEL_PRIORS[(region - 1) % 2]), 2 * np.arange(9) - 8))
-        if mode:
+        if 0 < mode < 22:
+            side, apart = squares[(mode - 1) // 3]
             keys = [
                 (apart * (colours[channel] > 0), row // side, column // side)
                 for channel, row, column in places
@@ -613,9 +621,30 @@ class Decoder:
                 for n in range(len(latents))
             ]
             self.stack.each_back(latents, np.array(counts).reshape(-1, 9))
+        if self.stack.signs:
+            self.set_signs(symbols, coded, level, shape, size, last)
         rest = np.setdiff1d(coded, own)
         symbols[rest] = self.stack.pop(*self.table(level[rest], shape[rest]))
         return symbols
+
+    def set_signs(self, symbols, coded, level, shape, size, last):
+        """Signs of groups that end in the first rows, from their parities; gives back bits."""
+        rows, columns = size
+        area = rows * columns
+        total, group, bits = 0, [], []
+        for at in sorted(coded.tolist(), key=lambda at: (at % area, at // area)):
+            counts = self.net.counts[self.table(level[[at]], shape[[at]])[0][0]]
+            group.append(at)
+            total += min((2**24 - int(counts[len(counts) // 2 - 1])) // 2**13, 512)
+            if total < 4096:
+                continue
+            said = [at for at in group if symbols[at]]
+            if said and at // columns % rows < last:
+                bits.append(symbols[said[0]] < 0)
+                odd = symbols[group].sum() % 2
+                symbols[said[0]] = -abs(symbols[said[0]]) if odd else abs(symbols[said[0]])
+            total, group = total - 4096, []
+        self.stack.bits_back(np.array(bits, np.int32))
 
     def moved(self, level, shape):
         """Levels clamped to those that tables are coded at."""
@@ -796,7 +825,7 @@ def exact(net, stack, shown, steps, grey):
 
 def decode(data, network):
     """A file's bytes, and its network -> uint8 H x W x 3, or H x W if it is grey."""
-    assert data[:6] == b"\x89HVC\x01\x01" and not data[6] & ~125
+    assert data[:6] == b"\x89HVC\x01\x01" and not data[6] & ~253
     lossless = data[6] >> 3 & 1
     all_layers, layers = data[7], data[7] - lossless
     width, height = (int.from_bytes(data[a : a + 3], "little") for a in (14, 17))

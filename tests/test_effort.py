@@ -42,7 +42,8 @@ def test_effort_lowers_the_objective_of_any_layers(photo, weights):
     assert cost(small, searched, weights) < cost(small, plain, weights)
 
 
-def test_more_effort_goes_on_from_where_less_stops(photo):
+def test_more_effort_goes_on_from_where_less_stops(photo, no_signs):
+    """The search does; what parities then cost differs from one state to the next."""
     small = photo.crop((64, 64, 256, 192))
     little, more = (hvcodec.encode(small, lam=LAM, effort=effort) for effort in (1, 4))
     assert cost(small, more) < 0.998 * cost(small, little)

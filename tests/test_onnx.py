@@ -95,6 +95,6 @@ def test_export_of_what_is_no_model_is_one_line_and_writes_nothing(tmp_path):
 
 def test_export_without_onnx_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(errors, "find_spec", lambda name: None)
-    result = CliRunner().invoke(cli.main, ["export-onnx", "photo4", str(tmp_path / "x")])
+    result = CliRunner().invoke(cli.main, ["export-onnx", "photo5", str(tmp_path / "x")])
     assert result.exit_code == 1
     assert result.output == "hvcodec: exporting graphs needs onnx: pip install hvcodec[onnx]\n"

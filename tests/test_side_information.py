@@ -17,7 +17,7 @@ import hvcodec
 from hvcodec import container, engine, modelfile, side_information, steps
 from hvcodec.ans import Stack
 from hvcodec.encoder import push
-from hvcodec.side_information import BLOCKS, OF_BLOCKS, OF_CHANNELS, REGIONS
+from hvcodec.side_information import MODES, OF_BLOCKS, OF_CHANNELS, OF_LATENTS, REGIONS
 from hvcodec.tables import SHAPES, TOTAL, index
 
 BALANCED = steps.betas("balanced")
@@ -33,6 +33,15 @@ def layers(network, photo, request):
     """Passes of all layers of the photograph."""
     indices = steps.step_indices(steps.lambda_of_quality(request.param), BALANCED)
     return network.encode(network.analyse(np.asarray(photo), indices), indices, BALANCED).layers
+
+
+@pytest.fixture
+def same_symbols(monkeypatch):
+    """Files without side information have the symbols of those with it."""
+    encode = engine.Engine.encode
+    monkeypatch.setattr(
+        engine.Engine, "encode", lambda own, *arguments: encode(own, *arguments[:4], True)
+    )
 
 
 def beneath(words=4000, seed=0):
@@ -73,7 +82,8 @@ def test_priors(latents):
 
 
 def test_modes_are_numbered_once():
-    assert len(set(BLOCKS)) == len(BLOCKS) == 22 and len(set(REGIONS)) == len(REGIONS) == 5
+    assert len(set(MODES)) == len(MODES) == 24 and len(set(REGIONS)) == len(REGIONS) == 5
+    assert OF_LATENTS == 22 and not any(blocks for blocks, _ in MODES[OF_LATENTS:])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -83,7 +93,7 @@ def test_every_pass_comes_back_and_the_stack_too(network, layers, seed):
         stack = beneath(seed=seed)
         before = stack.content()
         stack, _ = side_information.push(stack, coded, network.costs)
-        found = side_information.pop(stack, coded.index, coded.grid, network.costs, True)
+        found = side_information.pop(stack, coded.index, coded.grid, network.costs, True, False)
         assert (found == coded.symbols).all()
         assert stack.content() == before
 
@@ -114,8 +124,8 @@ def test_what_a_pass_takes_is_what_its_mixture_says(network, layers):
         with mock.patch.object(Stack, "pop_each", noted):
             stack, _ = side_information.push(beneath(), coded, network.costs)
         popped = Stack(stack.content())
-        regions, blocks = REGIONS[popped.pop_one(5)], BLOCKS[popped.pop_one(22)]
-        if not drawn or (blocks and not blocks.whole):
+        regions, (blocks, quarters) = REGIONS[popped.pop_one(5)], MODES[popped.pop_one(22)]
+        if not drawn or quarters < 4:
             continue
         taken += 32 * (len(stack.content()) // 4 - 4000)
         ideal += np.log2(5 * 22)
@@ -164,7 +174,12 @@ def test_sums_of_costs_are_exact(network, layers, latents, together, monkeypatch
     assert (found == np.rint(found)).all()
 
 
-def test_it_saves_bytes(network, layers):
+@pytest.mark.parametrize("quality", [20, 50, 85])
+def test_it_saves_bytes(network, photo, quality):
+    """With signs in parities, as files have them."""
+    indices = steps.step_indices(steps.lambda_of_quality(quality), BALANCED)
+    latents = network.analyse(np.asarray(photo), indices)
+    layers = network.encode(latents, indices, BALANCED, hide=True).layers
     with_it, without = (sum(map(len, push(layers, costs))) for costs in (network.costs, None))
     assert with_it < 0.99 * without
 
@@ -197,7 +212,7 @@ def test_a_file_takes_what_was_pushed_less_its_loans(network, layers):
         mock.patch.object(Stack, "pop_each", took),
         mock.patch.object(Stack, "push", coded),
         mock.patch.object(Stack, "push_one", lambda *_: None),
-        mock.patch.object(side_information, "_with_latents", counted(pushed, popped)),
+        mock.patch.object(side_information, "_with_loans", counted(pushed, popped)),
     ):
         total = 8 * sum(map(len, push(layers, network.costs)))
     assert sum(popped) > 0
@@ -206,7 +221,7 @@ def test_a_file_takes_what_was_pushed_less_its_loans(network, layers):
 
 def counted(*counts):
     """Tries that come to nothing count for nothing."""
-    attempt = side_information._with_latents
+    attempt = side_information._with_loans
 
     def own(*arguments):
         before = [len(one) for one in counts]
@@ -220,7 +235,7 @@ def counted(*counts):
 
 
 @pytest.mark.parametrize("quality", [30, 60, 85])
-def test_cuts_are_those_of_a_file_without(photo, quality):
+def test_cuts_are_those_of_a_file_without(photo, same_symbols, quality):
     """C3: the same pictures, for at most one layer's loan more."""
     saving = hvcodec.encode(photo, quality)
     plain = hvcodec.encode(photo, quality, bits_back=False)
@@ -232,7 +247,9 @@ def test_cuts_are_those_of_a_file_without(photo, quality):
         # No latent is a loan of more than log2 9 bits in the mean: those of places, of two colours at
         # most, and those of regions of 16 x 16 places, of 126 channels at most.
         latents = 2 * 48 * 32 + 126 * 6 if count > 3 else 2 * 24 * 16 + 12 * 2
-        assert own <= other + latents * np.log2(9) / 8 + 8
+        # A bit for eight symbols at most.
+        signs = 48 * 16 * 126 / 8 if count > 3 else 24 * 8 * 9 / 8
+        assert own <= other + (latents * np.log2(9) + signs) / 8 + 8
 
 
 def test_no_bits_come_from_an_empty_stack(network, layers):
@@ -243,24 +260,24 @@ def test_no_bits_come_from_an_empty_stack(network, layers):
         before = stack.content()
         stack, least = side_information.push(stack, coded, network.costs)
         assert least >= min(words, 1) - 1
-        found = side_information.pop(stack, coded.index, coded.grid, network.costs, True)
+        found = side_information.pop(stack, coded.index, coded.grid, network.costs, True, False)
         assert (found == coded.symbols).all()
         assert stack.content() == before
     alone = Stack(side_information.push(Stack(), coded, network.costs)[0].content())
-    regions, blocks = (known[alone.pop_one(len(known))] for known in (REGIONS, BLOCKS))
-    assert (not regions and not blocks) or not blocks.whole
+    regions, (blocks, quarters) = REGIONS[alone.pop_one(5)], MODES[alone.pop_one(22)]
+    assert (not regions and not blocks) or quarters == 3
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 70), (65, 3), (130, 100)])
 @pytest.mark.parametrize("quality", [0, 50, 100])
-def test_any_size_at_any_quality(size, quality):
+def test_any_size_at_any_quality(same_symbols, size, quality):
     rgb = gradient(*size)
     saving, plain = (hvcodec.encode(rgb, quality, bits_back=own) for own in (True, False))
     assert len(saving) <= len(plain)
     assert (np.asarray(hvcodec.decode(saving)) == np.asarray(hvcodec.decode(plain))).all()
 
 
-def test_layers_that_are_off(photo):
+def test_layers_that_are_off(photo, same_symbols):
     weights = {"z1": np.inf, "z2": np.inf, "z7": 0.25}
     saving, plain = (hvcodec.encode(photo, 70, weights, bits_back=own) for own in (True, False))
     assert container.read(saving).header.bits_back and len(saving) < len(plain)
@@ -274,12 +291,12 @@ def test_lossless_files_have_it_too(photo):
     assert (np.asarray(hvcodec.decode(saving)) == np.asarray(image)).all()
 
 
-@pytest.mark.parametrize("flags", [1, 2, 4, 7, 32, 33, 36])
+@pytest.mark.parametrize("flags", [1, 2, 4, 7, 32, 33, 36, 128, 133, 160])
 def test_half_of_its_flags_are_refused(flags):
     data = (FOLDER / "channels.hvc").read_bytes()
     assert data[6] & 0b100101 == 0b100101
     header = container.read(data).header
-    header.of_channels = False
+    header.of_channels = header.signs = False
     with mock.patch.object(container, "BITS_BACK", flags):
         changed = header.pack()
     with pytest.raises(hvcodec.UnsupportedError, match="does not know"):

@@ -89,7 +89,7 @@ def test_golden_files_have_the_same_pixels(page, name):
 
 
 def test_every_cut_can_be_looked_at(page, tmp_path):
-    data = golden("photo4-progressive")
+    data = golden("photo5-progressive")
     found = hvcodec.info(data)
     open_file(page, tmp_path, data)
     chromium.wait_for(page, "15")
@@ -104,7 +104,7 @@ def test_every_cut_can_be_looked_at(page, tmp_path):
 
 
 def test_the_bar_has_the_layers_shares(page, tmp_path):
-    data = golden("photo4")
+    data = golden("photo5")
     open_file(page, tmp_path, data)
     chromium.wait_for(page, "7")
     bar = page.locator("#shares button")
@@ -160,7 +160,7 @@ def slow(data: bytes, stops: list[int]) -> Iterator:
 
 
 def test_a_download_is_painted_as_it_comes(page):
-    data = golden("photo4")
+    data = golden("photo5")
     cuts = hvcodec.info(data)["cut_points"]
     with slow(data, [cuts[0], cuts[3] + 1]) as (address, go_on):
         page.fill("#address input", address)
@@ -191,7 +191,7 @@ def test_a_dropped_file_is_opened(page, tmp_path):
 
 
 def test_damage_is_said_in_a_line(page, tmp_path):
-    data = golden("photo4")
+    data = golden("photo5")
     cuts = hvcodec.info(data)["cut_points"]
     flipped = bytearray(data)
     flipped[cuts[2] + 3] ^= 1
@@ -207,7 +207,7 @@ def test_damage_is_said_in_a_line(page, tmp_path):
 
 
 def test_a_broken_off_file_shows_what_is_whole(page, tmp_path):
-    data = golden("photo4")
+    data = golden("photo5")
     open_file(page, tmp_path, data[:-5])
     chromium.wait_for(page, "6")
     assert message(page) == "the file ends inside layer 7; what is whole of it is shown"

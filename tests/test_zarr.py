@@ -78,7 +78,9 @@ def test_metadata_say_what_reading_needs(tmp_path, pixels):
 
 
 def test_chunks_of_another_model_are_refused(tmp_path, pixels):
-    other = next(name for i in modelfile.shipped() if (name := modelfile.name_of(i)) != "photo4")
+    other = next(
+        name for i in modelfile.shipped() if (name := modelfile.name_of(i)) != modelfile.DEFAULT_NAME
+    )
     array = stored(tmp_path / "a.zarr", pixels, (90, 110, 3), HvcCodec())
     chunk = tmp_path / "a.zarr" / "c" / "0" / "0" / "0"
     chunk.write_bytes(hvcodec.encode(pixels, model=other))

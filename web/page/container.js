@@ -10,6 +10,7 @@ const FIXED = 24; // bytes before the table
 const CHECK_AT = 22;
 const BITS_BACK = 0b101; // passes of the ladder have side information
 const OF_CHANNELS = 0b100000; // it has latents of channels, too
+const SIGNS = 0b10000000; // and signs that parities say
 const LOSSLESS = 0b1000;
 const METADATA = 0b10000;
 const RESTORED = 0b1000000; // the last layer ends in a filter of the picture
@@ -116,10 +117,11 @@ function parse(reader) {
   const body = reader.bytes.subarray(FIXED, reader.at);
   fixed.fill(0, CHECK_AT);
   if (check(body, check(fixed)) !== sum) throw new HvcError("the header is damaged (its check fails)");
-  const sharing = flags & (BITS_BACK | OF_CHANNELS);
+  const sharing = flags & (BITS_BACK | OF_CHANNELS | SIGNS);
   const restored = Boolean(flags & RESTORED);
-  const known = [0, BITS_BACK, BITS_BACK | OF_CHANNELS].includes(sharing) && !(lossless && restored);
-  if (flags & ~(BITS_BACK | OF_CHANNELS | LOSSLESS | METADATA | RESTORED) || !known || !(colour in COLOURS)) {
+  const both = BITS_BACK | OF_CHANNELS;
+  const known = [0, BITS_BACK, both, both | SIGNS].includes(sharing) && !(lossless && restored);
+  if (flags & ~(both | SIGNS | LOSSLESS | METADATA | RESTORED) || !known || !(colour in COLOURS)) {
     throw new HvcError("the file uses features that this page does not know");
   }
   refuseOtherLadders(steps);
@@ -131,6 +133,7 @@ function parse(reader) {
   const { alpha } = metadata(chunks);
   return {
     width, height, model, steps, lossless, sharing: Boolean(sharing), ofChannels: Boolean(flags & OF_CHANNELS),
+    signs: Boolean(flags & SIGNS),
     restored, layers, names, colour: COLOURS[colour], alpha, tiles, cuts, segments, start: reader.at,
   };
 }

@@ -73,7 +73,7 @@ export class Decoder {
 
   plain(stack, prior, delta, grid) {
     const symbols = this.costs
-      ? sharingSymbols(stack, this.costs, prior, grid, this.header.ofChannels)
+      ? sharingSymbols(stack, this.costs, prior, grid, this.header)
       : ladderSymbols(stack, this.network.tables, prior);
     const residual = Float32Array.from(symbols, (symbol) => symbol * delta);
     const refines = this.count > LAYERS.length;

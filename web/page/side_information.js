@@ -5,6 +5,7 @@
  */
 import { exp2, f32, log2, rint } from "./exact.js";
 import { colourPlanes } from "./ladder.js";
+import { giveSignsBack } from "./signs.js";
 import { ladderSymbols, pop, shiftOf, summed, tableOf } from "./tables.js";
 
 const TOTAL = 2 ** 24;
@@ -35,6 +36,8 @@ const BLOCKS = [
   { side: 1, apart: true, whole: false },
 ];
 const BLOCK_MODES = 1 + BLOCKS.length * OF_BLOCKS.priors.length;
+const THREE_QUARTERS = BLOCK_MODES; // of the rows have signs in parities; no latents of blocks
+const NO_ROWS = BLOCK_MODES + 1;
 const SHAPES = 8;
 const HIGHEST = 184;
 const MOST = 255;
@@ -81,23 +84,29 @@ export class Costs {
  * @param {Costs} costs
  * @param {object} prior `level` and `shape` of each symbol.
  * @param {Array} grid The pass (its layer and channels), and rows and columns of it, packed.
- * @param {boolean} ofChannels Whether the file has latents of channels.
+ * @param {object} header Whether the file has latents of channels, and signs in parities: `ofChannels`, `signs`.
  * @returns {Int32Array}
  */
-export function sharingSymbols(stack, costs, { level, shape }, [pass, rows, columns], ofChannels) {
+export function sharingSymbols(stack, costs, { level, shape }, grid, { ofChannels, signs }) {
+  const [pass, rows, columns] = grid;
   const { tables } = costs;
   const coded = [];
   level.forEach((l, at) => {
     if (!tables.silent[tableOf(l, shape[at])]) coded.push(at);
   });
   if (!coded.length) return new Int32Array(level.length);
-  const region = ofChannels ? stack.uniform(REGION_MODES) : 0;
-  const mode = stack.uniform(BLOCK_MODES);
-  if (!mode && !region) return ladderSymbols(stack, tables, { level, shape });
-  const block = mode ? BLOCKS[Math.floor((mode - 1) / OF_BLOCKS.priors.length)] : null;
+  const modeOf = (count) => {
+    if (!signs) return stack.uniform(count);
+    return stack.uniform(2) ? 1 + stack.uniform(count - 1) : 0;
+  };
+  const region = ofChannels ? modeOf(REGION_MODES) : 0;
+  const mode = modeOf(BLOCK_MODES + (signs ? 2 : 0));
+  if (!mode && !region && !signs) return ladderSymbols(stack, tables, { level, shape });
+  const block = mode && mode < BLOCK_MODES ? BLOCKS[Math.floor((mode - 1) / OF_BLOCKS.priors.length)] : null;
   const rowOf = (at) => Math.floor(at / columns) % rows;
   const channelOf = (at) => Math.floor(at / (rows * columns));
-  const last = !block || block.whole ? rows : Math.floor((rows * 3) / 4);
+  const less = mode === THREE_QUARTERS || (block && !block.whole);
+  const last = mode === NO_ROWS ? 0 : less ? Math.floor((rows * 3) / 4) : rows;
   const own = coded.filter((at) => rowOf(at) < last);
   const rest = coded.filter((at) => rowOf(at) >= last);
   const levels = Int16Array.from(level);
@@ -126,6 +135,7 @@ export function sharingSymbols(stack, costs, { level, shape }, [pass, rows, colu
   };
   take(own);
   for (const sharing of drawn.reverse()) sharing.giveBack(stack, costs, symbols, levels, shape);
+  if (signs) giveSignsBack(stack, tables, symbols, { level, shape }, grid, last);
   take(rest);
   return symbols;
 }
