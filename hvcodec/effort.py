@@ -197,7 +197,7 @@ class _Run:
         self.goal, self.memory, self.targets, self.cost = goal, memory, targets, cost
         self.run = levels(goal.steps)
         self.steps = torch.tensor([steps_of(goal.steps, self.run, len(goal.steps))])
-        self.worth = [_batch(w) for w in tuning.worth(importance, goal.thrift)]
+        self.worth = [_batch(w) for w in tuning.worth(importance, goal.thrift, self.run)]
         self.bits = cost.new_zeros(())
         self.moves: dict[Place, _Moves] = {}
 

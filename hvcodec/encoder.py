@@ -168,15 +168,16 @@ class Encoder:
     ) -> bytes:
         """The file of some latents, which are given by the tile's number and the steps."""
         steps = rates.step_indices(lam, self.weights)
-        known = refinement.steps_of(steps, refinement.levels(steps), len(steps))
-        hide = self.bits_back and not refinement.levels(steps)
+        levels = refinement.levels(steps)
+        known = refinement.steps_of(steps, levels, len(steps))
+        hide = self.bits_back and not levels
         plain: list[list[bytes]] = []  # per tile, segments
         saving: list[list[bytes]] = []  # the same with side information
         waiting: list[list[list[Pass]]] = []  # the lossless layer lies under the others on the stack
         written: list[Future[None]] = []
 
         def find(number: int) -> engine.Found:
-            worth = tuning.worth(self.importances[number], thrift)
+            worth = tuning.worth(self.importances[number], thrift, levels)
             encoded = self.network.encode(latents(number, steps), steps, self.weights, worth, hide)
             if self.lossless:
                 waiting.append(encoded.layers)
@@ -268,7 +269,7 @@ class Encoder:
 
         importance = self.importances[number]
         *earlier, last = self._latents(number, steps)
-        worth = tuning.worth(importance, thrift)
+        worth = tuning.worth(importance, thrift, refinement.levels(steps))
         memory = self.network.encode(earlier, steps, self.weights, worth).memory if earlier else {}
         pixels = pad(self.source.rgb[self.tiles[number]])
         rounds = EFFORTS[self.effort]

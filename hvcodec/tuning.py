@@ -66,14 +66,17 @@ def at_pixels(importance: Array, height: int, width: int) -> Array:
     return importance.repeat(8, 0)[:height].repeat(8, 1)[:, :width]
 
 
-def worth(importance: Array, thrift: float = 1.0) -> list[Array]:
+def worth(importance: Array, thrift: float = 1.0, levels: int = 0) -> list[Array]:
     """Bits that a squared error of one step is worth, for each of the ladder's layers (`quantise.py`),
     and what it does to later ones with it.
 
     Args:
         thrift: above 1, bits are worth more than lambda says.
+        levels: of refinement that the file has; they mend errors before anything else is predicted
+            from them, so none is worth more than its square there.
     """
     return [
-        at_stride(importance, la.stride) * np.float32(BITS_PER_SQUARED_ERROR / thrift * later)
+        at_stride(importance, la.stride)
+        * np.float32(BITS_PER_SQUARED_ERROR / thrift * (1 if levels else later))
         for la, later in zip(LAYERS, LATER)
     ]
