@@ -11,7 +11,7 @@ from PIL import Image
 os.environ["TORCHDYNAMO_DISABLE"] = "1"
 
 import hvcodec
-from hvcodec import signs
+from hvcodec import engine, modelfile, signs
 
 PICTURES = Path(__file__).parent / "pictures"
 
@@ -39,6 +39,12 @@ def photo() -> Image.Image:
 def stream(photo: Image.Image) -> bytes:
     """The photograph at default quality."""
     return hvcodec.encode(photo)
+
+
+@pytest.fixture(scope="session")
+def network() -> engine.Engine:
+    """The default model."""
+    return engine.load(modelfile.locate(None))
 
 
 @pytest.fixture

@@ -14,18 +14,13 @@ from conftest import gradient
 from make_golden import FOLDER
 
 import hvcodec
-from hvcodec import container, engine, modelfile, side_information, steps
+from hvcodec import container, engine, side_information, steps
 from hvcodec.ans import Stack
 from hvcodec.encoder import push
 from hvcodec.side_information import MODES, OF_BLOCKS, OF_CHANNELS, OF_LATENTS, REGIONS
 from hvcodec.tables import SHAPES, TOTAL, index
 
 BALANCED = steps.betas("balanced")
-
-
-@pytest.fixture(scope="module")
-def network():
-    return engine.load(modelfile.locate(None))
 
 
 @pytest.fixture(scope="module", params=[20, 50, 85])

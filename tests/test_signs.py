@@ -4,18 +4,13 @@ import numpy as np
 import pytest
 
 import hvcodec
-from hvcodec import container, engine, modelfile, side_information, signs, steps
+from hvcodec import container, side_information, signs, steps
 from hvcodec.ans import Grid, Stack
 from hvcodec.ladder import places
 from hvcodec.tables import index
 
 BALANCED = steps.betas("balanced")
 WORTH = np.float32(steps.BITS_PER_SQUARED_ERROR)
-
-
-@pytest.fixture(scope="module")
-def network():
-    return engine.load(modelfile.locate(None))
 
 
 @pytest.fixture(scope="module", params=[15, 50, 85])
