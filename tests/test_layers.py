@@ -7,7 +7,7 @@ import pytest
 from conftest import psnr
 
 import hvcodec
-from hvcodec import container, encoder, steps, tuning
+from hvcodec import container, steps, tuning
 from hvcodec.encoder import Encoder
 from hvcodec.engine import Engine
 from hvcodec.ladder import NAMES
@@ -204,10 +204,8 @@ def test_levels_of_refinement_follow_the_ladder(photo):
 
 
 @pytest.mark.parametrize("quality", [45, 70])
-def test_every_level_is_close_to_a_file_of_its_own(photo, quality, no_signs, monkeypatch):
-    """Apart from what files with levels do without, signs in parities and errors that are worth more
-    than their squares, and from filters, which cuts do without."""
-    monkeypatch.setattr(encoder, "fit", lambda *_: None)
+def test_every_level_is_close_to_a_file_of_its_own(photo, quality, monkeypatch):
+    """Apart from errors that are worth more than their squares, which files with levels do without."""
     monkeypatch.setattr(tuning, "LATER", (1,) * 7)
     refined = hvcodec.encode(photo, quality, rate_weights={"r4": 1.0})
     for level, point in enumerate(hvcodec.info(refined)["cut_points"][len(NAMES) - 1 :: 2]):
