@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import constriction
 import numpy as np
 
+from .container import Signs
 from .errors import FormatError, ModelError
 from .ladder import Place
 from .parallel import in_parallel, strips
 from .tables import PART_SILENT, SILENT, SYMBOL_TABLES, TABLES, TOTAL, Index
 
 if TYPE_CHECKING:
-    from .signs import Groups
+    from .signs import Slices
 
 Categorical = constriction.stream.model.Categorical
 Uniform = constriction.stream.model.Uniform
@@ -137,14 +138,19 @@ class Pass:
         index: which tables they are coded under.
         tables: of all tables.
         grid: of a pass of the ladder, which may have side information.
-        signs: groups of its symbols whose parities say signs, if the file has them.
+        signs: slices of its symbols whose syndromes say signs, if the file has them.
     """
 
     symbols: np.ndarray
     index: Index
     tables: "Coding"
     grid: Grid | None = None
-    signs: "Groups | None" = None
+    signs: "Slices | None" = None
+
+    @property
+    def hidden(self) -> Signs:
+        """What says signs."""
+        return Signs.SYNDROMES if self.signs else Signs.NONE
 
 
 def _groups(index: Index, tables: "Coding") -> tuple[np.ndarray, list[tuple[int, int, int]]]:

@@ -15,7 +15,7 @@ from .errors import FormatError, UnsupportedError, UsageError
 
 MAGIC = b"\x89HVC"
 FORMAT_VERSION = 1
-CODER_VERSION = 1
+CODER_VERSIONS = 1, 2
 
 FIXED = struct.Struct("<4s4B6s6sBBH")
 # magic, format version, coder version, flags, layers, model id, width and height (24 bits each),
@@ -31,7 +31,7 @@ OF_CHANNELS = 0b0010_0000  # they have latents of channels, too
 LOSSLESS = 0b0000_1000  # the last layer holds the picture's own pixels
 METADATA = 0b0001_0000
 RESTORED = 0b0100_0000  # the last layer ends in a filter of the picture; not with a lossless layer
-SIGNS = 0b1000_0000  # they have signs that parities say
+SIGNS = 0b1000_0000  # they have signs that nothing is sent for
 KNOWN = BITS_BACK | OF_CHANNELS | SIGNS | LOSSLESS | METADATA | RESTORED  # flags of this version
 
 MAX_SIDE = (1 << 24) - 1
@@ -47,6 +47,14 @@ class Colour(IntEnum):
 
     RGB = 0
     GREY = 1
+
+
+class Signs(IntEnum):
+    """What says signs that nothing is sent for; else the coder version that it came with."""
+
+    NONE = 0
+    PARITIES = 1  # of groups of symbols, which only older files have
+    SYNDROMES = 2
 
 
 class Chunk(IntEnum):
@@ -88,7 +96,7 @@ class Header:
         lossless: whether a lossless layer follows those that have steps.
         bits_back: whether passes of the ladder have side information.
         of_channels: whether that has latents of channels; only with the former.
-        signs: whether parities say signs; only with both.
+        signs: what says signs; only with both.
         restored: whether the last layer ends in a filter of the picture (`restoration.py`).
     """
 
@@ -103,7 +111,7 @@ class Header:
     lossless: bool = False
     bits_back: bool = False
     of_channels: bool = False
-    signs: bool = False
+    signs: Signs = Signs.NONE
     restored: bool = False
 
     @property
@@ -128,7 +136,7 @@ class Header:
         fields = (
             MAGIC,
             FORMAT_VERSION,
-            CODER_VERSION,
+            max(self.signs, Signs.PARITIES),
             flags,
             len(self.steps) + self.lossless,
             bytes.fromhex(self.model_id),
@@ -263,8 +271,8 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
     _, version, coder, flags, layers, model, sides, tile, colour, check = FIXED.unpack(fixed)
     if version != FORMAT_VERSION:
         raise UnsupportedError(f"format version {version}; this hvcodec reads {FORMAT_VERSION}")
-    if coder != CODER_VERSION:
-        raise UnsupportedError(f"coder version {coder}; this hvcodec has {CODER_VERSION}")
+    if coder not in CODER_VERSIONS:
+        raise UnsupportedError(f"coder version {coder}; this hvcodec has {_listed(CODER_VERSIONS)}")
     header = Header(
         width=int.from_bytes(sides[:3], "little"),
         height=int.from_bytes(sides[3:], "little"),
@@ -283,7 +291,8 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
         raise UnsupportedError("the header names tiles of more than 4 megapixels")
     header.lossless = bool(flags & LOSSLESS)
     header.bits_back, header.of_channels = bool(flags & BITS_BACK), bool(flags & OF_CHANNELS)
-    header.signs, header.restored = bool(flags & SIGNS), bool(flags & RESTORED)
+    header.signs = Signs(coder) if flags & SIGNS else Signs.NONE
+    header.restored = bool(flags & RESTORED)
     header.steps = list(reader.take(layers - header.lossless))
     counts = (reader.count() for _ in range(layers * header.tile_count))
     header.lengths = [n * WORD + CHECK.size for n in counts]
@@ -293,7 +302,7 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
         raise FormatError("the header is damaged (its check fails)")
     both = BITS_BACK | OF_CHANNELS
     known = not flags & ~KNOWN and flags & (both | SIGNS) in (0, BITS_BACK, both, both | SIGNS)
-    known &= not (header.lossless and header.restored)
+    known &= not (header.lossless and header.restored) and coder == max(header.signs, Signs.PARITIES)
     if not known or colour not in Colour.__members__.values():
         raise UnsupportedError("the file uses features that this version does not know")
     header.colour = Colour(colour)
@@ -318,7 +327,7 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
     return file
 
 
-def _listed(numbers: list[int]) -> str:
+def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers))
 
 

@@ -14,7 +14,7 @@ and tries fewer, down to one. What was tried is not tried again until the next g
 steadily, everywhere at its own pace; the best state of all is kept, and the decoder never changes.
 
 What it ends with are latents that mean these symbols, and lie where the encoder finds from them what
-every move would cost with all its effects: it moves symbols once more, for parities to say signs
+every move would cost with all its effects: it moves symbols once more, for syndromes to say signs
 (`signs.py`). Where levels of refinement follow, the search is for the symbols of the last one.
 
 The search needs gradients, so PyTorch (`pip install hvcodec[torch]`) and the network as it was trained;
@@ -392,7 +392,7 @@ def _search(window: _Window, latents: list[Tensor], inner: list[slice]) -> list[
     last = window.evaluate(targets)
     if last.cost.sum() < least:
         best = targets, last.aim
-    # Levels of refinement have no signs in parities, which need to know what moves cost.
+    # Levels of refinement say no signs in syndromes, which need to know what moves cost.
     return best[0] if levels(window.goal.steps) else best[1]
 
 

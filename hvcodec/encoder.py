@@ -23,7 +23,7 @@ from . import (
 )
 from . import steps as rates
 from .ans import Pass, Stack
-from .container import Colour, Header
+from .container import Colour, Header, Signs
 from .decoder import Decoder
 from .engine import Engine, pad
 from .errors import ModelError, UnsupportedError, UsageError, need_torch
@@ -76,7 +76,7 @@ class Encoder:
         effort: 0..9.
         progress: called with the share of the work done, 0..1, during a search.
         lossless: end the file in the picture itself.
-        bits_back: use side information where it pays, and signs in parities.
+        bits_back: use side information where it pays, and signs in syndromes.
     """
 
     network: Engine
@@ -224,7 +224,7 @@ class Encoder:
         self.header.steps = steps
         self.header.bits_back = bool(saving) and _size(saving) < _size(plain)
         self.header.of_channels = self.header.bits_back
-        self.header.signs = self.header.bits_back and hide
+        self.header.signs = Signs.SYNDROMES if self.header.bits_back and hide else Signs.NONE
         columns = saving if self.header.bits_back else plain
         self.header.restored = restoration is not None
         if restoration:
@@ -447,7 +447,7 @@ def encode(
         lossless: end the file in the exact pixels. The layers above are a lossy file of the given
             quality, 68 by default, where the whole is smallest; a target cannot be given.
         bits_back: use side information with bits-back where it makes the file smaller, and signs in
-            parities.
+            syndromes.
         progress: called now and then during a search, with the share of it that is done, 0..1.
 
     Returns:

@@ -266,7 +266,7 @@ class Engine:
             weights: rate weight per layer.
             worth: bits that a squared error of one step is worth, for each of the ladder's layers,
                 H x W or 1 x 1.
-            hide: signs in parities; not with levels of refinement, which symbols that were moved lead
+            hide: signs in syndromes; not with levels of refinement, which symbols that were moved lead
                 astray.
         """
         layers: list[list[Pass]] = [[] for _ in steps]
@@ -312,10 +312,10 @@ class Engine:
             table = self._index(prior, step)
             symbols = self.tables.quantise(target, table, here) * ~self.tables.silent[table.table]
             grid = Grid(at, *prior.mean.shape[:2])
-            groups = signs.groups(table, grid, self.tables) if hide else None
-            if groups:
-                symbols = signs.agreeing(symbols, groups, target, table, here, self.tables)
-            layers[layer].append(Pass(symbols, table, self.tables, grid, groups))
+            slices = signs.slices(table, grid, self.tables) if hide else None
+            if slices:
+                symbols = signs.agreeing(symbols, slices, target, table, here, self.tables)
+            layers[layer].append(Pass(symbols, table, self.tables, grid, slices))
             if levels(steps):
                 memory[at] = self._known(symbols, flat(prior.mean), step, table)
             return unflat(symbols.astype(np.float32), prior.mean) * step

@@ -29,8 +29,9 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from . import exact, signs
+from . import exact, parities, signs
 from .ans import Grid, Pass, Stack, Tables
+from .container import Signs
 from .exact import Array
 from .ladder import luma
 from .tables import (
@@ -240,14 +241,18 @@ class Regions:
 
 SQUARES = ((1, False), (1, True), (2, True), (4, False), (4, True))
 SMALL = SQUARES[:2]
-# By number: latents of blocks, and how many quarters of the rows have latents and signs in parities.
+# By number: latents of blocks, and how many eighths of the rows have latents and say signs.
 MODES: list[tuple[Blocks | None, int]] = [
-    (None, 4),
-    *((Blocks(*square, prior), 4) for square in SQUARES for prior in range(3)),
-    *((Blocks(*square, prior), 3) for square in SMALL for prior in range(3)),
+    (None, 8),
+    *((Blocks(*square, prior), 8) for square in SQUARES for prior in range(3)),
+    *((Blocks(*square, prior), 6) for square in SMALL for prior in range(3)),
+    (None, 6),
+    (None, 0),
+    *((Blocks(*square, prior), 7) for square in SMALL for prior in range(3)),
+    (None, 7),
 ]
-OF_LATENTS = len(MODES)
-MODES += [(None, 3), (None, 0)]  # in files that have signs in parities
+# How many of them files have.
+COUNTS = {Signs.NONE: MODES.index((None, 6)), Signs.PARITIES: 24, Signs.SYNDROMES: len(MODES)}
 SIDES = (16, 1 << 24)  # the latter is the whole channel
 REGIONS = [None, *(Regions(side, prior) for side in SIDES for prior in range(2))]
 
@@ -325,8 +330,8 @@ def _in_squares(costs: Array) -> Array:
     return tall[..., 0::2] + tall[..., 1::2]
 
 
-def _best_blocks(coded: Coded, grid: Grid, costs: Costs, quarters: int) -> Blocks | None:
-    """What saves most of the modes of so many quarters of the rows, if anything does."""
+def _best_blocks(coded: Coded, grid: Grid, costs: Costs, eighths: int) -> Blocks | None:
+    """What saves most of the modes of so many eighths of the rows, if anything does."""
     rows, columns = (-(-n // 4) * 4 for n in (grid.rows, grid.columns))
     place = (coded.colour * rows + coded.row) * columns + coded.column
     counts = np.bincount(place, minlength=2 * rows * columns)
@@ -334,7 +339,7 @@ def _best_blocks(coded: Coded, grid: Grid, costs: Costs, quarters: int) -> Block
     sums = {1: found, 2: _in_squares(found)}
     sums[4] = _in_squares(sums[2])
     best, most = None, LEAST_SAVED
-    for side, apart in SQUARES if quarters == 4 else SMALL:
+    for side, apart in SQUARES if eighths == 8 else SMALL:
         own = (sums[side] if apart else sums[side].sum(1)).reshape(len(found), -1)
         for prior, counts in enumerate(OF_BLOCKS.priors):
             saved = _saved(own, counts)
@@ -343,16 +348,11 @@ def _best_blocks(coded: Coded, grid: Grid, costs: Costs, quarters: int) -> Block
     return best
 
 
-def _modes(hidden: bool) -> int:
-    """How many modes a file has."""
-    return len(MODES) if hidden else OF_LATENTS
-
-
 def _push_modes(
-    stack: Stack, regions: Regions | None, blocks: Blocks | None, quarters: int, hidden: bool
+    stack: Stack, regions: Regions | None, blocks: Blocks | None, eighths: int, hidden: Signs
 ) -> None:
     for number, count in (
-        (MODES.index((blocks, quarters)), _modes(hidden)),
+        (MODES.index((blocks, eighths)), COUNTS[hidden]),
         (REGIONS.index(regions), len(REGIONS)),
     ):
         if not hidden:
@@ -364,33 +364,36 @@ def _push_modes(
         stack.push_one(int(number > 0), 2)
 
 
-def _pop_mode(stack: Stack, count: int, hidden: bool) -> int:
+def _pop_mode(stack: Stack, count: int, hidden: Signs) -> int:
     if not hidden:
         return stack.pop_one(count)
     return 1 + stack.pop_one(count - 1) if stack.pop_one(2) else 0
 
 
-def _rows(grid: Grid, quarters: int) -> int:
-    """How many rows have latents and signs in parities."""
-    return grid.rows * quarters // 4
+def _inside(coded: Coded, grid: Grid, eighths: int, hidden: Signs) -> Array:
+    """Which symbols lie in rows that have latents and say signs."""
+    if hidden == Signs.SYNDROMES:
+        return signs.eighths(coded.row) < eighths
+    return coded.row < grid.rows * eighths // 8
 
 
 def _with_loans(
-    stack: Stack, said: Coded, coded: Pass, costs: Costs, quarters: int
+    stack: Stack, said: Coded, coded: Pass, costs: Costs, eighths: int, share: bool
 ) -> tuple[Stack, int] | None:
-    """What `push` returns, if signs or latents save anything; the stack is of no use if it had no words
-    left to draw these with."""
+    """What `push` returns, if signs or latents (which are not tried unless `share`) save anything; the
+    stack is of no use if it had no words left to draw these with."""
     symbols, grid = coded.symbols, coded.grid
     assert grid is not None
-    rows = _rows(grid, quarters)
-    inside = said.row < rows
+    inside = _inside(said, grid, eighths, coded.hidden)
     rest = said.position[~inside]
     stack = stack.copy()
     stack.push(symbols[rest], coded.index.at(rest), costs.tables)
     if coded.signs:
-        first, _ = coded.signs.firsts(symbols, rows)
+        at, _ = coded.signs.said(symbols, eighths)
         symbols = symbols.copy()
-        symbols[first] = np.abs(symbols[first]) * (1 - 2 * stack.pop_bits(len(first)))
+        symbols[at] = np.abs(symbols[at]) * (1 - 2 * stack.pop_bits(len(at)))
+        if not stack.words:
+            return stack, 0
     own = said.but(symbol=symbols[said.position]).part(inside)
     drawn = []
 
@@ -402,19 +405,19 @@ def _with_loans(
         drawn.append((latents, sharing.prior()))
         return sharing.moved(own, latents)
 
-    regions = _best_regions(own, grid, costs)
+    regions = _best_regions(own, grid, costs) if share else None
     own = draw(regions, own)
-    blocks = _best_blocks(own, grid, costs, quarters)
+    blocks = _best_blocks(own, grid, costs, eighths) if share else None
     own = draw(blocks, own)
     least = stack.words
-    if not coded.signs and (not drawn or (blocks, quarters) == (None, 3)):
+    if not coded.signs and (not drawn or (blocks, eighths) == (None, 6)):
         return None
     if not least:
         return stack, least
     stack.push(symbols[own.position], costs.index(own), costs.tables)
     for latents, prior in reversed(drawn):
         stack.push_each(latents, prior)
-    _push_modes(stack, regions, blocks, quarters, bool(coded.signs))
+    _push_modes(stack, regions, blocks, eighths, coded.hidden)
     return stack, least
 
 
@@ -431,26 +434,29 @@ def push(stack: Stack, coded: Pass, costs: Costs) -> tuple[Stack, int]:
     said = Coded(coded.symbols, coded.index, coded.grid, costs)
     if not len(said):
         return stack, stack.words
-    for quarters in (4, 3):
-        found = _with_loans(stack, said, coded, costs, quarters)
+    # With less and less of the rows to lend bits to; to draw latents takes more than signs do.
+    for eighths, share in (8, True), (6, True), (7, False), (6, False):
+        if not (share or coded.signs):
+            break
+        found = _with_loans(stack, said, coded, costs, eighths, share)
         if not found:
             break
         if found[1]:
             return found
     least = stack.words
     stack.push(coded.symbols, coded.index, costs.tables)
-    _push_modes(stack, None, None, 0 if coded.signs else 4, bool(coded.signs))
+    _push_modes(stack, None, None, 0 if coded.signs else 8, coded.hidden)
     return stack, least
 
 
 def pop(
-    stack: Stack, tables: Index, grid: Grid, costs: Costs, of_channels: bool, hidden: bool
+    stack: Stack, tables: Index, grid: Grid, costs: Costs, of_channels: bool, hidden: Signs
 ) -> Array:
     """The inverse of `push`: int32 symbols.
 
     Args:
         of_channels: False for older files, whose passes have no latents of channels.
-        hidden: whether parities say signs.
+        hidden: what says signs.
 
     Raises:
         FormatError: the words are not what a stack of these symbols can be.
@@ -460,11 +466,10 @@ def pop(
     if not len(said):
         return symbols
     regions = REGIONS[_pop_mode(stack, len(REGIONS), hidden)] if of_channels else None
-    blocks, quarters = MODES[_pop_mode(stack, _modes(hidden), hidden)]
+    blocks, eighths = MODES[_pop_mode(stack, COUNTS[hidden], hidden)]
     if not (regions or blocks or hidden):
         return stack.pop(tables, costs.tables)
-    rows = _rows(grid, quarters)
-    inside = said.row < rows
+    inside = _inside(said, grid, eighths, hidden)
     own, rest = said.part(inside), said.position[~inside]
     drawn = []
     for mode in (regions, blocks):
@@ -478,8 +483,9 @@ def pop(
         known = before.but(symbol=symbols[before.position])
         stack.push_each(latents, sharing.posterior(known, costs))
     if hidden:
-        first, parity = signs.groups(tables, grid, costs.tables).firsts(symbols, rows)
-        stack.push_bits((symbols[first] < 0).astype(np.int32))
-        symbols[first] = np.abs(symbols[first]) * (1 - 2 * parity)
+        slices = signs.slices if hidden == Signs.SYNDROMES else parities.groups
+        at, negative = slices(tables, grid, costs.tables).said(symbols, eighths)
+        stack.push_bits((symbols[at] < 0).astype(np.int32))
+        symbols[at] = np.abs(symbols[at]) * (1 - 2 * negative)
     symbols[rest] = stack.pop(tables.at(rest), costs.tables)
     return symbols

@@ -49,6 +49,5 @@ def network() -> engine.Engine:
 
 @pytest.fixture
 def no_signs(monkeypatch):
-    """Files have the symbols that each are best alone: parities say no signs."""
-    none = signs.Groups(np.zeros(0, int), np.zeros(1, int), np.zeros(0, int))
-    monkeypatch.setattr(signs, "groups", lambda *_: none)
+    """Files have the symbols that each are best alone: syndromes say no signs."""
+    monkeypatch.setattr(signs, "slices", lambda *_: signs.Slices(np.zeros(0, int), []))

@@ -22,6 +22,7 @@ PRIORS = [
     [5, 8, 29, 87, 95, 24, 5, 2, 1],
     [7, 12, 25, 43, 66, 59, 31, 10, 3],
 ]
+EIGHTHS = np.array([0, 4, 1, 6, 2, 5, 3, 7])
 CHANNEL_PRIORS = [[1, 1, 7, 52, 152, 37, 4, 1, 1], [26, 17, 38, 58, 64, 28, 14, 7, 4]]
 
 
@@ -454,9 +455,9 @@ class Network(Tables):
 
 
 class Stack:
-    def __init__(self, network, words, flags):
+    def __init__(self, network, words, coder, flags):
         self.network, self.side_information = network, flags & 5
-        self.of_channels, self.signs = flags & 32, flags & 128
+        self.of_channels, self.signs = flags & 32, coder * (flags >> 7)
         self.coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, "<u4")[::-1].astype("u4"))
 
     def uniform(self, size, count):
@@ -584,28 +585,32 @@ class Decoder:
             return symbols
         if self.stack.signs:
             region = 1 + self.stack.uniform(4, 1)[0] if self.stack.uniform(2, 1)[0] else 0
-            mode = 1 + self.stack.uniform(23, 1)[0] if self.stack.uniform(2, 1)[0] else 0
+            modes = 23 if self.stack.signs == 1 else 30
+            mode = 1 + self.stack.uniform(modes, 1)[0] if self.stack.uniform(2, 1)[0] else 0
         else:
             region = self.stack.uniform(5, 1)[0] if self.stack.of_channels else 0
             mode = self.stack.uniform(22, 1)[0]
         if mode == region == 0 and not self.stack.signs:
             return self.stack.pop(*self.table(level, shape))
-        squares = (1, 0), (1, 1), (2, 1), (4, 0), (4, 1), (1, 0), (1, 1)
-        last = rows if mode < 16 else 0 if mode == 23 else 3 * rows // 4
-        own = coded[coded // columns % rows < last]
+        squares = (1, 0), (1, 1), (2, 1), (4, 0), (4, 1), (1, 0), (1, 1), None, (1, 0), (1, 1)
+        eighths = 8 if mode < 16 else 6 if mode < 23 else 0 if mode == 23 else 7
+        row = coded // columns % rows
+        apart = EIGHTHS[row % 8] < eighths
+        own = coded[apart if self.stack.signs == 2 else row < rows * eighths // 8]
         places = [(at // (rows * columns), at // columns % rows, at % columns) for at in own.tolist()]
         kinds = []
         if region:
             of = 16 if region < 3 else 2**24
             keys = [(channel, row // of, column // of) for channel, row, column in places]
             kinds.append((keys, np.array(CHANNEL_PRIORS[(region - 1) % 2]), 2 * np.arange(9) - 8))
-        if 0 < mode < 22:
-            side, apart = squares[(mode - 1) // 3]
+        if mode not in (0, 22, 23, 30):
+            number = mode - 1 if mode < 22 else mode
+            side, apart = squares[number // 3]
             keys = [
                 (apart * (colours[channel] > 0), row // side, column // side)
                 for channel, row, column in places
             ]
-            kinds.append((keys, np.array(PRIORS[(mode - 1) % 3]), 4 * np.arange(9) - 16))
+            kinds.append((keys, np.array(PRIORS[number % 3]), 4 * np.arange(9) - 16))
         levels, found = [level[own]], []
         for keys, prior, shifts in kinds:
             _, key = np.unique(np.array(keys).reshape(-1, 3), axis=0, return_inverse=True)
@@ -621,13 +626,15 @@ class Decoder:
                 for n in range(len(latents))
             ]
             self.stack.each_back(latents, np.array(counts).reshape(-1, 9))
-        if self.stack.signs:
-            self.set_signs(symbols, coded, level, shape, size, last)
+        if self.stack.signs == 1:
+            self.set_signs_by_parities(symbols, coded, level, shape, size, rows * eighths // 8)
+        elif self.stack.signs:
+            self.set_signs(symbols, coded, level, shape, size, eighths)
         rest = np.setdiff1d(coded, own)
         symbols[rest] = self.stack.pop(*self.table(level[rest], shape[rest]))
         return symbols
 
-    def set_signs(self, symbols, coded, level, shape, size, last):
+    def set_signs_by_parities(self, symbols, coded, level, shape, size, last):
         """Signs of groups that end in the first rows, from their parities; gives back bits."""
         rows, columns = size
         area = rows * columns
@@ -644,6 +651,38 @@ class Decoder:
                 odd = symbols[group].sum() % 2
                 symbols[said[0]] = -abs(symbols[said[0]]) if odd else abs(symbols[said[0]])
             total, group = total - 4096, []
+        self.stack.bits_back(np.array(bits, np.int32))
+
+    def set_signs(self, symbols, coded, level, shape, size, eighths):
+        """Signs of slices in the first eighths of the rows, from the syndromes of those that follow;
+        gives back bits."""
+        rows, columns = size
+        slices = [[] for _ in range(5)]
+
+        def place(at):
+            row = at // columns % rows
+            return EIGHTHS[row % 8], row, at % columns, at // (rows * columns)
+
+        for number, at in enumerate(sorted(coded.tolist(), key=place)):
+            zeros = 4 if number % 16 == 0 else (number & -number).bit_length() - 1
+            slices[4 - zeros].append(at)
+        bits = []
+        for before, own in zip(slices, slices[1:]):
+            signs = [at for at in before if symbols[at] and place(at)[0] < eighths]
+            syndrome, total, group = {}, 0, 0
+            for number, at in enumerate(own):
+                if place(at)[0] >= eighths:
+                    break
+                pattern = symbols[at] % 2 * (9, 11, 13, 15)[number % 4]
+                for bit in range(group, group // 32 * 32 + 32)[:4]:
+                    syndrome[bit] = syndrome.get(bit, 0) ^ pattern >> bit - group & 1
+                counts = self.net.counts[self.table(level[[at]], shape[[at]])[0][0]]
+                total += min((2**24 - int(counts[len(counts) // 2 - 1])) // 2**13, 1024)
+                if total >= 4096 * (group + 1):
+                    group += 1
+            for number, at in enumerate(signs[:group]):
+                bits.append(symbols[at] < 0)
+                symbols[at] = -abs(symbols[at]) if syndrome[number] else abs(symbols[at])
         self.stack.bits_back(np.array(bits, np.int32))
 
     def moved(self, level, shape):
@@ -825,7 +864,7 @@ def exact(net, stack, shown, steps, grey):
 
 def decode(data, network):
     """A file's bytes, and its network -> uint8 H x W x 3, or H x W if it is grey."""
-    assert data[:6] == b"\x89HVC\x01\x01" and not data[6] & ~253
+    assert data[:5] == b"\x89HVC\x01" and data[5] in (1, 2) and not data[6] & ~253
     lossless = data[6] >> 3 & 1
     all_layers, layers = data[7], data[7] - lossless
     width, height = (int.from_bytes(data[a : a + 3], "little") for a in (14, 17))
@@ -858,7 +897,7 @@ def decode(data, network):
     for tile in range(tiles):
         top, left = tile // columns * side, tile % columns * side
         shape = min(side, tall - top), min(side, wide - left)
-        stacks.append(Stack(network, words[tile], data[6]))
+        stacks.append(Stack(network, words[tile], data[5], data[6]))
         decoder = Decoder(network, stacks[tile], steps, known, *shape)
         run = 0
         while decoder.layer_of(run, 0) < known:

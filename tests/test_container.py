@@ -114,6 +114,7 @@ def resealed(data, start):
     [
         (4, b"\x09", "format version 9"),
         (5, b"\x09", "coder version 9"),
+        (5, b"\x02", "features"),
         (6, b"\x80", "features"),
         (7, b"\x00", "no layers"),
         (7, b"\xff", "no layers"),

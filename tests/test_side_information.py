@@ -16,8 +16,9 @@ from make_golden import FOLDER
 import hvcodec
 from hvcodec import container, engine, side_information, steps
 from hvcodec.ans import Stack
+from hvcodec.container import Signs
 from hvcodec.encoder import push
-from hvcodec.side_information import MODES, OF_BLOCKS, OF_CHANNELS, OF_LATENTS, REGIONS
+from hvcodec.side_information import COUNTS, MODES, OF_BLOCKS, OF_CHANNELS, REGIONS
 from hvcodec.tables import SHAPES, TOTAL, index
 
 BALANCED = steps.betas("balanced")
@@ -77,8 +78,8 @@ def test_priors(latents):
 
 
 def test_modes_are_numbered_once():
-    assert len(set(MODES)) == len(MODES) == 24 and len(set(REGIONS)) == len(REGIONS) == 5
-    assert OF_LATENTS == 22 and not any(blocks for blocks, _ in MODES[OF_LATENTS:])
+    assert len(set(MODES)) == len(MODES) == 31 and len(set(REGIONS)) == len(REGIONS) == 5
+    assert list(COUNTS.values()) == [22, 24, 31]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -88,7 +89,7 @@ def test_every_pass_comes_back_and_the_stack_too(network, layers, seed):
         stack = beneath(seed=seed)
         before = stack.content()
         stack, _ = side_information.push(stack, coded, network.costs)
-        found = side_information.pop(stack, coded.index, coded.grid, network.costs, True, False)
+        found = side_information.pop(stack, coded.index, coded.grid, network.costs, True, Signs.NONE)
         assert (found == coded.symbols).all()
         assert stack.content() == before
 
@@ -119,8 +120,8 @@ def test_what_a_pass_takes_is_what_its_mixture_says(network, layers):
         with mock.patch.object(Stack, "pop_each", noted):
             stack, _ = side_information.push(beneath(), coded, network.costs)
         popped = Stack(stack.content())
-        regions, (blocks, quarters) = REGIONS[popped.pop_one(5)], MODES[popped.pop_one(22)]
-        if not drawn or quarters < 4:
+        regions, (blocks, eighths) = REGIONS[popped.pop_one(5)], MODES[popped.pop_one(22)]
+        if not drawn or eighths < 8:
             continue
         taken += 32 * (len(stack.content()) // 4 - 4000)
         ideal += np.log2(5 * 22)
@@ -171,7 +172,7 @@ def test_sums_of_costs_are_exact(network, layers, latents, together, monkeypatch
 
 @pytest.mark.parametrize("quality", [20, 50, 85])
 def test_it_saves_bytes(network, photo, quality):
-    """With signs in parities, as files have them."""
+    """With signs in syndromes, as files have them."""
     indices = steps.step_indices(steps.lambda_of_quality(quality), BALANCED)
     latents = network.analyse(np.asarray(photo), indices)
     layers = network.encode(latents, indices, BALANCED, hide=True).layers
@@ -242,8 +243,8 @@ def test_cuts_are_those_of_a_file_without(photo, same_symbols, quality):
         # No latent is a loan of more than log2 9 bits in the mean: those of places, of two colours at
         # most, and those of regions of 16 x 16 places, of 126 channels at most.
         latents = 2 * 48 * 32 + 126 * 6 if count > 3 else 2 * 24 * 16 + 12 * 2
-        # A bit for eight symbols at most.
-        signs = 48 * 16 * 126 / 8 if count > 3 else 24 * 8 * 9 / 8
+        # A bit for four symbols at most.
+        signs = 48 * 16 * 126 / 4 if count > 3 else 24 * 8 * 9 / 4
         assert own <= other + (latents * np.log2(9) + signs) / 8 + 8
 
 
@@ -255,12 +256,12 @@ def test_no_bits_come_from_an_empty_stack(network, layers):
         before = stack.content()
         stack, least = side_information.push(stack, coded, network.costs)
         assert least >= min(words, 1) - 1
-        found = side_information.pop(stack, coded.index, coded.grid, network.costs, True, False)
+        found = side_information.pop(stack, coded.index, coded.grid, network.costs, True, Signs.NONE)
         assert (found == coded.symbols).all()
         assert stack.content() == before
     alone = Stack(side_information.push(Stack(), coded, network.costs)[0].content())
-    regions, (blocks, quarters) = REGIONS[alone.pop_one(5)], MODES[alone.pop_one(22)]
-    assert (not regions and not blocks) or quarters == 3
+    regions, (blocks, eighths) = REGIONS[alone.pop_one(5)], MODES[alone.pop_one(22)]
+    assert (not regions and not blocks) or eighths == 6
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 70), (65, 3), (130, 100)])
@@ -291,7 +292,7 @@ def test_half_of_its_flags_are_refused(flags):
     data = (FOLDER / "channels.hvc").read_bytes()
     assert data[6] & 0b100101 == 0b100101
     header = container.read(data).header
-    header.of_channels = header.signs = False
+    header.of_channels, header.signs = False, Signs.NONE
     with mock.patch.object(container, "BITS_BACK", flags):
         changed = header.pack()
     with pytest.raises(hvcodec.UnsupportedError, match="does not know"):

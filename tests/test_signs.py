@@ -1,10 +1,10 @@
-"""Signs that parities say: which symbols are moved, what that costs, and that all come back."""
+"""Signs that syndromes say: which symbols are moved, what that costs, and that all come back."""
 
 import numpy as np
 import pytest
 
 import hvcodec
-from hvcodec import container, side_information, signs, steps
+from hvcodec import container, side_information, signs, steps, trellis
 from hvcodec.ans import Grid, Stack
 from hvcodec.ladder import places
 from hvcodec.tables import index
@@ -41,56 +41,110 @@ def bits(network, symbols, tables):
     return np.array(found)
 
 
-def hidden_in(group, symbols):
-    """Whether a group has a sign, and whether its parity says it."""
-    said = [symbols[at] for at in group if symbols[at]]
-    return bool(said), not said or (said[0] < 0) == sum(said) % 2
-
-
-def grouped(found):
-    return [found.position[a:b] for a, b in zip(found.bounds, found.bounds[1:])]
-
-
-def test_groups_go_from_place_to_place_and_are_long_enough(network, small):
-    grid, tables, _, _ = small
-    found = signs.groups(tables, grid, network.tables)
+def spots(found, grid):
+    """Eighth of its rows, row, column and channel of each symbol of a slice."""
     area = grid.rows * grid.columns
-    order = found.position % area * 9 + found.position // area
-    assert (np.diff(order) > 0).all() and len(found.rows) > 5
-    assert not network.tables.silent[tables.table[found.position]].any()
-    for group, rows in zip(grouped(found), found.rows):
-        assert len(group) >= 8
-        assert rows == group[-1] % area // grid.columns + 1
+    channel, place = found.position // area, found.position % area
+    row = place // grid.columns
+    return list(zip(signs.eighths(row), row, place % grid.columns, channel))
 
 
-def test_every_group_moves_one_symbol_at_most_and_that_costs_least(network, small):
+def grouped(part):
+    return [part.position[a:b] for a, b in zip(part.bounds, part.bounds[1:])]
+
+
+def syndrome(part, symbols):
+    """As docs/format.md has it, bit by bit."""
+    found = [0] * (len(part.bounds) - 1)
+    for group, (first, end) in enumerate(zip(part.bounds, part.bounds[1:])):
+        for number in range(first, end):
+            pattern = (0b1001, 0b1011, 0b1101, 0b1111)[number % 4] * (
+                symbols[part.position[number]] % 2
+            )
+            for later in range(4):
+                if group // 32 == (group + later) // 32 and group + later < len(found):
+                    found[group + later] ^= pattern >> later & 1
+    return found
+
+
+def test_slices_deal_out_all_coded_symbols_place_by_place(network, small):
+    grid, tables, _, _ = small
+    found = signs.slices(tables, grid, network.tables)
+    coded = np.flatnonzero(~network.tables.silent[tables.table])
+    assert sorted(np.concatenate([part.position for part in found.parts])) == list(coded)
+    assert len(found.parts[-1].position) == len(coded) // 2
+    for part, smaller in zip(found.parts[2:], found.parts[1:]):
+        assert abs(2 * len(smaller.position) - len(part.position)) <= 1
+    for part in found.parts:
+        assert spots(part, grid) == sorted(spots(part, grid))
+        assert all(len(group) >= 4 for group in grouped(part))
+
+
+def test_eighths_of_rows_lie_apart():
+    for count in (1, 2, 4):
+        left_out = np.flatnonzero(signs.eighths(np.arange(64)) >= 8 - count)
+        assert len(left_out) == 8 * count
+        assert np.diff(left_out).min() >= 8 // count // 2
+
+
+def test_syndromes_say_the_signs_of_the_slice_before(network, small):
     grid, tables, target, plain = small
-    found = signs.groups(tables, grid, network.tables)
-    worth = np.full(len(plain), WORTH)
-    moved = signs.agreeing(plain, found, target, tables, worth, network.tables)
-    before, after = (bits(network, s, tables) + WORTH * np.square(target - s) for s in (plain, moved))
-    changed = 0
-    for group in grouped(found):
-        at = [k for k in group if plain[k] != moved[k]]
-        assert hidden_in(group, moved)[1] and len(at) <= 1
-        if hidden_in(group, plain)[1]:
-            assert not at
-            continue
-        changed += 1
-        options = []
-        for k in group:
-            other = plain.copy()
-            other[k] += 1 if target[k] >= plain[k] else -1
-            any_sign, agrees = hidden_in(group, other)
-            if agrees:
-                own = bits(network, other[[k]], tables.__class__(*(p[[k]] for p in tables)))[0]
-                lost = 0 if any_sign else 1
-                options.append(own + WORTH * (target[k] - other[k]) ** 2 - before[k] + lost)
-        price = after[at[0]] - before[at[0]] + (not hidden_in(group, moved)[0])
-        assert price == pytest.approx(min(options), abs=1e-3)
-    assert changed > 3
-    outside = np.setdiff1d(np.arange(len(plain)), found.position)
-    assert (plain[outside] == moved[outside]).all()
+    found = signs.slices(tables, grid, network.tables)
+    moved = signs.agreeing(plain, found, target, tables, np.full(len(plain), WORTH), network.tables)
+    assert (np.abs(moved - plain) <= 1).all() and (moved != plain).any()
+    other = moved - plain
+    assert (np.sign(other) == np.sign(target - plain))[other != 0].all()  # to the nearer neighbour
+    positions, negative = found.said(moved, 8)
+    assert len(positions) > 5 and ((moved[positions] < 0) == negative).all()
+    at = 0
+    for before, own in zip(found.parts, found.parts[1:]):
+        expected = [k for k in before.position if moved[k]][: len(own.bounds) - 1]
+        assert list(positions[at : at + len(expected)]) == expected
+        assert list(negative[at : at + len(expected)]) == syndrome(own, moved)[: len(expected)]
+        at += len(expected)
+    assert at == len(positions)
+
+
+@pytest.mark.parametrize("eighths", [0, 3, 6, 7])
+def test_of_fewer_rows_only_symbols_in_them_matter(network, small, eighths):
+    grid, tables, target, plain = small
+    found = signs.slices(tables, grid, network.tables)
+    moved = signs.agreeing(plain, found, target, tables, np.full(len(plain), WORTH), network.tables)
+    rows = np.arange(len(plain)) % (grid.rows * grid.columns) // grid.columns
+    outside = signs.eighths(rows) >= eighths
+    changed = moved + outside * np.random.default_rng(1).integers(0, 3, len(plain))
+    positions, negative = found.said(changed, eighths)
+    assert not outside[positions].any() and ((moved[positions] < 0) == negative).all()
+    assert (len(positions) > 0) == (eighths > 0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9])
+def test_moves_are_the_cheapest_of_all(count):
+    """Against all that there are."""
+    rng = np.random.default_rng(count)
+    prices = rng.exponential(size=(count, 2)).astype(np.float32)
+    prices = np.pad(prices, ((0, 0), (0, 2)), constant_values=np.inf)[:, rng.permutation(4)]
+    wrong = rng.integers(0, 2, count) > 0
+    part = signs.Slice(np.arange(4 * count), np.zeros(4 * count, int), np.arange(count + 1) * 4)
+    movable = np.flatnonzero(np.isfinite(prices.ravel()))
+    least = np.inf
+    for number in range(2 ** len(movable) if count < 9 else 0):
+        moved = np.zeros(4 * count, int)
+        moved[movable] = number >> np.arange(len(movable)) & 1
+        if syndrome(part, moved) == wrong.tolist():
+            least = min(least, prices.ravel()[moved > 0].sum())
+    found = trellis.cheapest_changes(prices, wrong)
+    assert syndrome(part, found.ravel().astype(int)) == wrong.tolist()
+    if count < 9:
+        assert prices[found].sum() == pytest.approx(least)
+
+
+def test_moves_cost_less_than_one_in_every_group_that_is_wrong():
+    """What a parity for each group would cost: half of the cheapest symbols are moved."""
+    rng = np.random.default_rng(3)
+    prices = rng.random((3200, 4), np.float32)
+    wrong = rng.integers(0, 2, 3200) > 0
+    assert prices[trellis.cheapest_changes(prices, wrong)].sum() < 0.6 * prices[wrong].min(1).sum()
 
 
 def test_every_pass_comes_back_and_the_stack_too(network, passes):
@@ -98,13 +152,15 @@ def test_every_pass_comes_back_and_the_stack_too(network, passes):
         below = np.random.default_rng(words).integers(1 << 31, 1 << 32, words, np.uint32).tobytes()
         for coded in passes:
             stack, _ = side_information.push(Stack(below), coded, network.costs)
-            found = side_information.pop(stack, coded.index, coded.grid, network.costs, True, True)
+            found = side_information.pop(
+                stack, coded.index, coded.grid, network.costs, True, coded.hidden
+            )
             assert (found == coded.symbols).all()
             assert stack.content() == below
 
 
 def test_a_sign_takes_no_bits(network, passes):
-    """All of a pass takes so many bits less as it has groups with a sign."""
+    """All of a pass takes so many bits less as signs are said."""
     below = np.random.default_rng(5).integers(1 << 31, 1 << 32, 9000, np.uint32).tobytes()
     saved = expected = 0
     for coded in passes:
@@ -114,7 +170,7 @@ def test_a_sign_takes_no_bits(network, passes):
             stack, _ = side_information.push(Stack(below), one, network.costs)
             sizes.append(len(stack.content()))
         saved += 8 * (sizes[1] - sizes[0])
-        expected += sum(hidden_in(group, coded.symbols)[0] for group in grouped(coded.signs))
+        expected += len(coded.signs.said(coded.symbols, 8)[0])
     # Words are whole, and latents are drawn anew.
     assert expected > 100 and abs(saved - expected) < 0.1 * expected + 32 * len(passes) ** 0.5
 

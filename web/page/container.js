@@ -10,7 +10,7 @@ const FIXED = 24; // bytes before the table
 const CHECK_AT = 22;
 const BITS_BACK = 0b101; // passes of the ladder have side information
 const OF_CHANNELS = 0b100000; // it has latents of channels, too
-const SIGNS = 0b10000000; // and signs that parities say
+const SIGNS = 0b10000000; // and signs that nothing is sent for
 const LOSSLESS = 0b1000;
 const METADATA = 0b10000;
 const RESTORED = 0b1000000; // the last layer ends in a filter of the picture
@@ -96,7 +96,7 @@ export function readHeader(bytes) {
 function parse(reader) {
   const fixed = reader.take(FIXED).slice();
   const [version, coder, flags, layers] = fixed.subarray(MAGIC.length);
-  if (version !== 1 || coder !== 1) throw new HvcError("a version of .hvc files that this page does not read");
+  if (version !== 1 || (coder !== 1 && coder !== 2)) throw new HvcError("a version of .hvc files that this page does not read");
   const model = [...fixed.subarray(8, 14)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
   const inside = new Reader(fixed);
   inside.at = 14;
@@ -120,7 +120,7 @@ function parse(reader) {
   const sharing = flags & (BITS_BACK | OF_CHANNELS | SIGNS);
   const restored = Boolean(flags & RESTORED);
   const both = BITS_BACK | OF_CHANNELS;
-  const known = [0, BITS_BACK, both, both | SIGNS].includes(sharing) && !(lossless && restored);
+  const known = [0, BITS_BACK, both, both | SIGNS].includes(sharing) && !(lossless && restored) && (coder === 1 || flags & SIGNS);
   if (flags & ~(both | SIGNS | LOSSLESS | METADATA | RESTORED) || !known || !(colour in COLOURS)) {
     throw new HvcError("the file uses features that this page does not know");
   }
@@ -133,7 +133,7 @@ function parse(reader) {
   const { alpha } = metadata(chunks);
   return {
     width, height, model, steps, lossless, sharing: Boolean(sharing), ofChannels: Boolean(flags & OF_CHANNELS),
-    signs: Boolean(flags & SIGNS),
+    signs: flags & SIGNS ? coder : 0,
     restored, layers, names, colour: COLOURS[colour], alpha, tiles, cuts, segments, start: reader.at,
   };
 }

@@ -5,7 +5,7 @@
  */
 import { exp2, f32, log2, rint } from "./exact.js";
 import { colourPlanes } from "./ladder.js";
-import { giveSignsBack } from "./signs.js";
+import { eighthOf, giveSignsBack, giveSignsOfParitiesBack } from "./signs.js";
 import { ladderSymbols, pop, shiftOf, summed, tableOf } from "./tables.js";
 
 const TOTAL = 2 ** 24;
@@ -27,20 +27,23 @@ const OF_CHANNELS = {
 const REGIONS = [16, 2 ** 24]; // sides; the latter is the whole channel
 const REGION_MODES = 1 + REGIONS.length * OF_CHANNELS.priors.length;
 const BLOCKS = [
-  { side: 1, apart: false, whole: true },
-  { side: 1, apart: true, whole: true },
-  { side: 2, apart: true, whole: true },
-  { side: 4, apart: false, whole: true },
-  { side: 4, apart: true, whole: true },
-  { side: 1, apart: false, whole: false },
-  { side: 1, apart: true, whole: false },
+  { side: 1, apart: false },
+  { side: 1, apart: true },
+  { side: 2, apart: true },
+  { side: 4, apart: false },
+  { side: 4, apart: true },
 ];
-const BLOCK_MODES = 1 + BLOCKS.length * OF_BLOCKS.priors.length;
-const THREE_QUARTERS = BLOCK_MODES; // of the rows have signs in parities; no latents of blocks
-const NO_ROWS = BLOCK_MODES + 1;
+/** By number: latents of blocks, their prior, and how many eighths of the rows have latents and say signs. */
+const MODES = [{ eighths: 8 }, ...modesOf(BLOCKS, 8), ...modesOf(BLOCKS.slice(0, 2), 6)];
+MODES.push({ eighths: 6 }, { eighths: 0 }, ...modesOf(BLOCKS.slice(0, 2), 7), { eighths: 7 });
+const MODE_COUNTS = [22, 24, MODES.length]; // in files without signs, of coder version 1 and 2
 const SHAPES = 8;
 const HIGHEST = 184;
 const MOST = 255;
+
+function modesOf(blocks, eighths) {
+  return blocks.flatMap((block) => OF_BLOCKS.priors.map((_, prior) => ({ block, prior, eighths })));
+}
 
 /** What symbols cost under a model's tables, in 1/64 bits. */
 export class Costs {
@@ -84,7 +87,7 @@ export class Costs {
  * @param {Costs} costs
  * @param {object} prior `level` and `shape` of each symbol.
  * @param {Array} grid The pass (its layer and channels), and rows and columns of it, packed.
- * @param {object} header Whether the file has latents of channels, and signs in parities: `ofChannels`, `signs`.
+ * @param {object} header Whether the file has latents of channels, `ofChannels`, and the coder version of its signs, `signs`, or 0.
  * @returns {Int32Array}
  */
 export function sharingSymbols(stack, costs, { level, shape }, grid, { ofChannels, signs }) {
@@ -100,15 +103,15 @@ export function sharingSymbols(stack, costs, { level, shape }, grid, { ofChannel
     return stack.uniform(2) ? 1 + stack.uniform(count - 1) : 0;
   };
   const region = ofChannels ? modeOf(REGION_MODES) : 0;
-  const mode = modeOf(BLOCK_MODES + (signs ? 2 : 0));
+  const mode = modeOf(MODE_COUNTS[signs]);
   if (!mode && !region && !signs) return ladderSymbols(stack, tables, { level, shape });
-  const block = mode && mode < BLOCK_MODES ? BLOCKS[Math.floor((mode - 1) / OF_BLOCKS.priors.length)] : null;
+  const { block, prior, eighths } = MODES[mode];
   const rowOf = (at) => Math.floor(at / columns) % rows;
   const channelOf = (at) => Math.floor(at / (rows * columns));
-  const less = mode === THREE_QUARTERS || (block && !block.whole);
-  const last = mode === NO_ROWS ? 0 : less ? Math.floor((rows * 3) / 4) : rows;
-  const own = coded.filter((at) => rowOf(at) < last);
-  const rest = coded.filter((at) => rowOf(at) >= last);
+  const last = Math.floor((rows * eighths) / 8);
+  const inside = (at) => (signs > 1 ? eighthOf(rowOf(at)) < eighths : rowOf(at) < last);
+  const own = coded.filter(inside);
+  const rest = coded.filter((at) => !inside(at));
   const levels = Int16Array.from(level);
   const drawn = [];
   const draw = (kind, prior, numberOf, side) => {
@@ -124,7 +127,7 @@ export function sharingSymbols(stack, costs, { level, shape }, grid, { ofChannel
     const all = colourPlanes(pass.layer);
     const planes = pass.channels.map((channel) => all[channel]);
     const colourOf = (at) => (block.apart && planes[channelOf(at)] ? 1 : 0);
-    draw(OF_BLOCKS, (mode - 1) % OF_BLOCKS.priors.length, colourOf, block.side);
+    draw(OF_BLOCKS, prior, colourOf, block.side);
   }
   const symbols = new Int32Array(level.length);
   const take = (places) => {
@@ -135,7 +138,8 @@ export function sharingSymbols(stack, costs, { level, shape }, grid, { ofChannel
   };
   take(own);
   for (const sharing of drawn.reverse()) sharing.giveBack(stack, costs, symbols, levels, shape);
-  if (signs) giveSignsBack(stack, tables, symbols, { level, shape }, grid, last);
+  if (signs === 1) giveSignsOfParitiesBack(stack, tables, symbols, { level, shape }, grid, last);
+  else if (signs) giveSignsBack(stack, tables, symbols, { level, shape }, grid, eighths);
   take(rest);
   return symbols;
 }
