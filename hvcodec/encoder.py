@@ -46,6 +46,7 @@ SIZE_SLACK, SIZE_SLOPE = 0.015, 0.07  # log of bytes
 PSNR_SLACK, PSNR_SLOPE = 0.08, 0.3  # dB
 SMALLEST_GOAL, LARGEST_GOAL = 1e-6, 1e12  # of any lambda or target that can be meant
 
+SURE = 4096  # bytes, from which side information with signs always pays
 WINDOW = 256  # side of what a filter is fitted to in each of many tiles, pixels
 
 # Rounds of the search (`effort.py`) at each effort.
@@ -186,9 +187,10 @@ class Encoder:
             return encoded.found
 
         def write(layers: list[list[Pass]]) -> None:
-            plain.append(push(layers))
             if self.bits_back:
                 saving.append(push(layers, self.network.costs))
+            if not hide or _size(saving) < SURE:
+                plain.append(push(layers))
 
         # Words are made beside pixels, which do not keep all cores busy all the time.
         with ThreadPoolExecutor(1) as writer:
@@ -222,7 +224,8 @@ class Encoder:
             for job in written:
                 job.result()
         self.header.steps = steps
-        self.header.bits_back = bool(saving) and _size(saving) < _size(plain)
+        surely = len(saving) > len(plain)
+        self.header.bits_back = surely or (bool(saving) and _size(saving) < _size(plain))
         self.header.of_channels = self.header.bits_back
         self.header.signs = Signs.SYNDROMES if self.header.bits_back and hide else Signs.NONE
         columns = saving if self.header.bits_back else plain

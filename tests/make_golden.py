@@ -139,6 +139,14 @@ FILES: dict[str, Callable[[], bytes]] = {
     "photo5-layers-off": lambda: hvcodec.encode(_crop(100, 100), 60, {"z4": math.inf, "z5": math.inf}),
     "photo5-tiles": lambda: _tiled("balanced", quality=80),
     "photo5-lossless": lambda: hvcodec.encode(_crop(101, 67), lossless=True),
+    # Signs in syndromes.
+    "signs": lambda: hvcodec.encode(_crop(250, 180), 50),
+    "signs-coarse": lambda: hvcodec.encode(_photo(), 12),
+    "signs-fine": lambda: hvcodec.encode(_crop(150, 130), 95),
+    "signs-noise": lambda: hvcodec.encode(_noise(80, 100), 60),
+    "signs-cut": lambda: hvcodec.cut(hvcodec.encode(_crop(200, 150), 60), layers=5),
+    "signs-tiles": lambda: _tiled("balanced", quality=80),
+    "signs-lossless": lambda: hvcodec.encode(_crop(101, 67), lossless=True),
 }
 
 
