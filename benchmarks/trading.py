@@ -48,7 +48,7 @@ def coded(
     layers, found, _ = network.encode(network.analyse(pixels, steps), steps, weights, worth)
     area = pixels.shape[0] * pixels.shape[1]
     rates = [8 * len(words) / area for words in push(layers)]
-    back = network.synthesise(*found)[: pixels.shape[0], : pixels.shape[1]]
+    back = network.synthesise(*found[-1])[: pixels.shape[0], : pixels.shape[1]]
     return rates, float(np.square(pixels.astype(np.float32) - back).mean()), psnr(pixels, back)
 
 

@@ -12,6 +12,7 @@ from enum import IntEnum
 from itertools import accumulate
 
 from .errors import FormatError, UnsupportedError, UsageError
+from .ladder import LAYERS, LAYERS_PER_LEVEL
 
 MAGIC = b"\x89HVC"
 FORMAT_VERSION = 1
@@ -30,7 +31,7 @@ BITS_BACK = 0b0000_0101  # passes of the ladder have side information, which tak
 OF_CHANNELS = 0b0010_0000  # they have latents of channels, too
 LOSSLESS = 0b0000_1000  # the last layer holds the picture's own pixels
 METADATA = 0b0001_0000
-RESTORED = 0b0100_0000  # the last layer ends in a filter of the picture; not with a lossless layer
+RESTORED = 0b0100_0000  # layers end in a filter of the picture; not with a lossless layer
 SIGNS = 0b1000_0000  # they have signs that nothing is sent for
 KNOWN = BITS_BACK | OF_CHANNELS | SIGNS | LOSSLESS | METADATA | RESTORED  # flags of this version
 
@@ -55,6 +56,15 @@ class Signs(IntEnum):
     NONE = 0
     PARITIES = 1  # of groups of symbols, which only older files have
     SYNDROMES = 2
+
+
+class Filters(IntEnum):
+    """Which layers end in a filter of the picture (`restoration.py`); else the coder version that it
+    came with."""
+
+    NONE = 0
+    LAST = 1
+    LEVELS = 2  # the last of every level of refinement
 
 
 class Chunk(IntEnum):
@@ -97,7 +107,7 @@ class Header:
         bits_back: whether passes of the ladder have side information.
         of_channels: whether that has latents of channels; only with the former.
         signs: what says signs; only with both.
-        restored: whether the last layer ends in a filter of the picture (`restoration.py`).
+        filters: which layers end in a filter of the picture.
     """
 
     width: int
@@ -112,7 +122,15 @@ class Header:
     bits_back: bool = False
     of_channels: bool = False
     signs: Signs = Signs.NONE
-    restored: bool = False
+    filters: Filters = Filters.NONE
+
+    @property
+    def filtered(self) -> list[int]:
+        """Layers that end in a filter of the picture."""
+        last = len(self.steps) - 1
+        if self.filters == Filters.LEVELS:
+            return [*range(len(LAYERS) + LAYERS_PER_LEVEL - 1, last + 1, LAYERS_PER_LEVEL)]
+        return [last] if self.filters else []
 
     @property
     def tile_count(self) -> int:
@@ -132,11 +150,11 @@ class Header:
         flags = METADATA if self.metadata else 0
         flags |= (LOSSLESS if self.lossless else 0) | (BITS_BACK if self.bits_back else 0)
         flags |= (OF_CHANNELS if self.of_channels else 0) | (SIGNS if self.signs else 0)
-        flags |= RESTORED if self.restored else 0
+        flags |= RESTORED if self.filters else 0
         fields = (
             MAGIC,
             FORMAT_VERSION,
-            max(self.signs, Signs.PARITIES),
+            max(self.signs, self.filters, min(CODER_VERSIONS)),
             flags,
             len(self.steps) + self.lossless,
             bytes.fromhex(self.model_id),
@@ -292,8 +310,9 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
     header.lossless = bool(flags & LOSSLESS)
     header.bits_back, header.of_channels = bool(flags & BITS_BACK), bool(flags & OF_CHANNELS)
     header.signs = Signs(coder) if flags & SIGNS else Signs.NONE
-    header.restored = bool(flags & RESTORED)
     header.steps = list(reader.take(layers - header.lossless))
+    if flags & RESTORED:
+        header.filters = Filters(coder) if len(header.steps) > len(LAYERS) else Filters.LAST
     counts = (reader.count() for _ in range(layers * header.tile_count))
     header.lengths = [n * WORD + CHECK.size for n in counts]
     chunks = reader.take(reader.length()) if flags & METADATA else b""
@@ -302,7 +321,8 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
         raise FormatError("the header is damaged (its check fails)")
     both = BITS_BACK | OF_CHANNELS
     known = not flags & ~KNOWN and flags & (both | SIGNS) in (0, BITS_BACK, both, both | SIGNS)
-    known &= not (header.lossless and header.restored) and coder == max(header.signs, Signs.PARITIES)
+    known &= not (header.lossless and header.filters)
+    known &= coder == max(header.signs, header.filters, min(CODER_VERSIONS))
     if not known or colour not in Colour.__members__.values():
         raise UnsupportedError("the file uses features that this version does not know")
     header.colour = Colour(colour)

@@ -29,7 +29,8 @@ class Decoder:
     Attributes:
         file: the file.
         network: the model that it names.
-        restoration: the filter of the picture, if all layers are there and the last one ends in one.
+        restoration: the filter of the picture: that of the last layer that ends in one, of those that
+            are there.
     """
 
     file: File
@@ -40,8 +41,9 @@ class Decoder:
         self.steps = self.file.header.steps
         self.layers = min(self.file.layers, len(self.steps))
         self.tiles = tiles.tiles(self.file.header)
-        if self.file.header.restored and self.layers == len(self.steps):
-            _, self.restoration = restoration.split(self.file.segment(self.layers - 1, 0))
+        self.filtered = [n for n in self.file.header.filtered if n < self.layers]
+        if self.filtered:
+            _, self.restoration = restoration.split(self.file.segment(self.filtered[-1], 0))
 
     def picture(self, region: tiles.Region | None = None) -> np.ndarray:
         """The picture or a region of it; uint8 H x W x 3."""
@@ -121,8 +123,8 @@ class Decoder:
     def _stack(self, number: int) -> tuple[Stack, Pop]:
         """The words of a tile, and what pops a pass of a layer off them."""
         words = [self.file.segment(layer, number) for layer in range(self.file.layers)]
-        if self.restoration and not number:
-            words[-1], _ = restoration.split(words[-1])
+        for layer in self.filtered if not number else ():
+            words[layer], _ = restoration.split(words[layer])
         stack = Stack(b"".join(words))
 
         def pop(_: int, index: Index, grid: Grid | None) -> Array:

@@ -23,16 +23,17 @@ from . import (
 )
 from . import steps as rates
 from .ans import Pass, Stack
-from .container import Colour, Header, Signs
+from .container import Colour, Filters, Header, Signs
 from .decoder import Decoder
 from .engine import Engine, pad
 from .errors import ModelError, UnsupportedError, UsageError, need_torch
 from .exact import Array
+from .ladder import RATIO
 from .lossless import levels_of
 from .lossless_tables import UNIT
 from .picture import Picture
 from .ratecontrol import Setting
-from .restoration import Restoration, fit
+from .restoration import COMPONENTS, Restoration, fit
 from .side_information import Costs
 
 Progress = Callable[[float], None]
@@ -176,6 +177,7 @@ class Encoder:
         saving: list[list[bytes]] = []  # the same with side information
         waiting: list[list[list[Pass]]] = []  # the lossless layer lies under the others on the stack
         written: list[Future[None]] = []
+        earlier: list[list[Array]] = [[] for _ in range(levels - 1)]  # windows, at the ends of levels
 
         def find(number: int) -> engine.Found:
             worth = tuning.worth(self.importances[number], thrift, levels)
@@ -184,7 +186,9 @@ class Encoder:
                 waiting.append(encoded.layers)
             else:
                 written.append(writer.submit(write, encoded.layers))
-            return encoded.found
+                for end, parts in zip(encoded.found[1:], earlier):
+                    parts.extend(self._in_window(number, end))
+            return encoded.found[-1]
 
         def write(layers: list[list[Pass]]) -> None:
             if self.bits_back:
@@ -214,12 +218,7 @@ class Encoder:
             else:
                 parts = []
                 for number in range(len(self.tiles)):
-                    found = {number: find(number)}
-                    if number in self.windows:
-                        region = _region(self.windows[number])
-                        parts.append(
-                            tiles.picture(self.header, self.network, found.__getitem__, region, UNIT)
-                        )
+                    parts.extend(self._in_window(number, find(number)))
                 restoration = self._fit(parts, lam / thrift)
             for job in written:
                 job.result()
@@ -229,14 +228,29 @@ class Encoder:
         self.header.of_channels = self.header.bits_back
         self.header.signs = Signs.SYNDROMES if self.header.bits_back and hide else Signs.NONE
         columns = saving if self.header.bits_back else plain
-        self.header.restored = restoration is not None
-        if restoration:
-            columns[0][-1] += restoration.pack()
+        # Each at the lambda that the level's steps are for.
+        filters = [
+            self._fit(parts, lam / thrift / RATIO ** (2 * (levels - level)))
+            for level, parts in enumerate(earlier, 1)
+        ]
+        filters.append(restoration)
+        self.header.filters = Filters.NONE
+        if any(filters):
+            self.header.filters = Filters.LEVELS if levels else Filters.LAST
+        for layer, filter_ in zip(self.header.filtered, filters):
+            columns[0][layer] += (filter_ or Restoration([None] * len(COMPONENTS))).pack()
         data = container.write(self.header, [s for layer in zip(*columns) for s in layer])
         if decoded is not None and not self.lossless and not restoration:
             # Sixteenths say too little of how a pixel is rounded.
             decoded[...] = Decoder(container.read(data), self.network).picture()
         return data
+
+    def _in_window(self, number: int, found: engine.Found) -> list[Array]:
+        """What is decoded in a tile's window, if it has one; sixteenths of grey levels."""
+        if number not in self.windows:
+            return []
+        region = _region(self.windows[number])
+        return [tiles.picture(self.header, self.network, {number: found}.__getitem__, region, UNIT)]
 
     def _fit(self, shown: list[Array], lam: float) -> Restoration | None:
         """The filter that `windows` ask for.

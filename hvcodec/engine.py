@@ -74,12 +74,12 @@ class Encoded(NamedTuple):
 
     Attributes:
         layers: the passes of every layer, coarse first.
-        found: what the decoder will find.
+        found: what the decoder will find, after every run down the ladder.
         memory: what is known of each pass, if the file has levels of refinement.
     """
 
     layers: list[list[Pass]]
-    found: Found
+    found: list[Found]
     memory: Memory
 
 
@@ -276,7 +276,7 @@ class Engine:
                 self._encode_run(run, goal, steps, weights, worth, hide, layers, memory)
                 for run, goal in enumerate(latents)
             ]
-        return Encoded(layers, found[-1], memory)
+        return Encoded(layers, found, memory)
 
     def _encode_run(
         self,

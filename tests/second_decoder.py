@@ -885,14 +885,17 @@ def decode(data, network):
     if data[6] & 16:
         at += 4 + int.from_bytes(data[at : at + 4], "little")
     words, count, filter_ = [b""] * tiles, 0, None
+    filtered = [layers - 1] if data[6] & 64 else []
+    if filtered and data[5] == 2 and layers > 7:
+        filtered = range(8, layers, 2)
     while count < all_layers and at < len(data):
         for tile, length in enumerate(lengths[count * tiles : (count + 1) * tiles]):
             words[tile] += data[at : at + length]
             at += length + 2
+        if count in filtered:
+            size = 4 * words[0][-1]
+            filter_, words[0] = words[0][-size:-1], words[0][:-size]
         count += 1
-    if data[6] & 64 and count == all_layers:
-        size = 4 * words[0][-1]
-        filter_, words[0] = words[0][-size:-1], words[0][:-size]
     found, stacks, known = [], [], min(count, layers)
     for tile in range(tiles):
         top, left = tile // columns * side, tile % columns * side
