@@ -125,6 +125,14 @@ class Header:
     filters: Filters = Filters.NONE
 
     @property
+    def saying(self) -> range:
+        """Layers that say signs, if any do: those of the ladder, or of the last level of refinement."""
+        count = len(self.steps)
+        if self.signs == Signs.SYNDROMES and count > len(LAYERS):
+            return range(count - LAYERS_PER_LEVEL, count)
+        return range(len(LAYERS))
+
+    @property
     def filtered(self) -> list[int]:
         """Layers that end in a filter of the picture."""
         last = len(self.steps) - 1

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from . import container, engine, modelfile, refinement, restoration, side_information, tiles
+from . import container, engine, modelfile, refinement, restoration, side_information, signs, tiles
 from . import picture as pictures
 from . import steps as rates
 from .ans import Grid, Stack
-from .container import Colour, File
+from .container import Colour, File, Signs
 from .engine import Engine, Found, Pop
 from .errors import FormatError, ModelError, UsageError
 from .exact import Array
@@ -127,12 +127,15 @@ class Decoder:
             words[layer], _ = restoration.split(words[layer])
         stack = Stack(b"".join(words))
 
-        def pop(_: int, index: Index, grid: Grid | None) -> Array:
+        def pop(layer: int, index: Index, grid: Grid | None) -> Array:
             header = self.file.header
-            if grid is None or not header.bits_back:
-                return stack.pop(index, self.network.tables)
-            kinds = header.of_channels, header.signs
-            return side_information.pop(stack, index, grid, self.network.costs, *kinds)
+            hidden = header.signs if layer in header.saying else Signs.NONE
+            if grid and header.bits_back:
+                kinds = header.of_channels, hidden
+                return side_information.pop(stack, index, grid, self.network.costs, *kinds)
+            if hidden:
+                return signs.pop(stack, index, self.network.tables)
+            return stack.pop(index, self.network.tables)
 
         return stack, pop
 

@@ -392,7 +392,7 @@ def _search(window: _Window, latents: list[Tensor], inner: list[slice]) -> list[
     last = window.evaluate(targets)
     if last.cost.sum() < least:
         best = targets, last.aim
-    # Levels of refinement say no signs in syndromes, which need to know what moves cost.
+    # Aims are for symbols of the ladder: they are no places inside windows.
     return best[0] if levels(window.goal.steps) else best[1]
 
 

@@ -18,6 +18,7 @@ from . import (
     ratecontrol,
     refinement,
     side_information,
+    signs,
     tiles,
     tuning,
 )
@@ -172,7 +173,6 @@ class Encoder:
         steps = rates.step_indices(lam, self.weights)
         levels = refinement.levels(steps)
         known = refinement.steps_of(steps, levels, len(steps))
-        hide = self.bits_back and not levels
         plain: list[list[bytes]] = []  # per tile, segments
         saving: list[list[bytes]] = []  # the same with side information
         waiting: list[list[list[Pass]]] = []  # the lossless layer lies under the others on the stack
@@ -181,7 +181,9 @@ class Encoder:
 
         def find(number: int) -> engine.Found:
             worth = tuning.worth(self.importances[number], thrift, levels)
-            encoded = self.network.encode(latents(number, steps), steps, self.weights, worth, hide)
+            encoded = self.network.encode(
+                latents(number, steps), steps, self.weights, worth, self.bits_back
+            )
             if self.lossless:
                 waiting.append(encoded.layers)
             else:
@@ -193,7 +195,7 @@ class Encoder:
         def write(layers: list[list[Pass]]) -> None:
             if self.bits_back:
                 saving.append(push(layers, self.network.costs))
-            if not hide or _size(saving) < SURE:
+            if not self.bits_back or _size(saving) < SURE:
                 plain.append(push(layers))
 
         # Words are made beside pixels, which do not keep all cores busy all the time.
@@ -226,7 +228,7 @@ class Encoder:
         surely = len(saving) > len(plain)
         self.header.bits_back = surely or (bool(saving) and _size(saving) < _size(plain))
         self.header.of_channels = self.header.bits_back
-        self.header.signs = Signs.SYNDROMES if self.header.bits_back and hide else Signs.NONE
+        self.header.signs = Signs.SYNDROMES if self.header.bits_back else Signs.NONE
         columns = saving if self.header.bits_back else plain
         # Each at the lambda that the level's steps are for.
         filters = [
@@ -410,11 +412,14 @@ def push(layers: list[list[Pass]], costs: Costs | None = None) -> list[bytes]:
     for passes in reversed(layers):
         bottom = stack.words
         for coded in reversed(passes):
-            if costs is None or coded.grid is None:
+            if costs is None or not (coded.grid or coded.signs):
                 stack.push(coded.symbols, coded.index, coded.tables)
-            else:
+                continue
+            if coded.grid:
                 stack, least = side_information.push(stack, coded, costs)
-                bottom = min(bottom, least)
+            else:
+                stack, least = signs.push(stack, coded)
+            bottom = min(bottom, least)
         bottoms.insert(0, bottom)
     content = stack.content()
     total = len(content) // 4

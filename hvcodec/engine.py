@@ -233,6 +233,18 @@ class Engine:
         second = refinement.choose(target[parted], opening.parts, opening.costs, worth[parted])
         return np.concatenate([first, second]) * ~self.tables.silent[opening.coded.table]
 
+    def _moves(
+        self, symbols: Symbols, opening: Opening, target: Array, worth: Array
+    ) -> tuple[Symbols, Array]:
+        """What symbols of an opening may be instead, of the other parity, and what that costs, bits."""
+        whole, parted = opening.whole, opening.parted
+        first, second = symbols[: len(whole)], symbols[len(whole) :]
+        index = opening.coded.at(np.arange(len(whole)))
+        ladder = signs.moves(first, target[whole], index, worth[whole], self.tables)
+        parts = refinement.moves(second, target[parted], opening.parts, opening.costs, worth[parted])
+        then, price = (np.concatenate(both) for both in zip(ladder, parts))
+        return then, price
+
     def _close(self, opening: Opening, symbols: Symbols) -> Known:
         """What is known once the symbols of an opening are there.
 
@@ -266,8 +278,8 @@ class Engine:
             weights: rate weight per layer.
             worth: bits that a squared error of one step is worth, for each of the ladder's layers,
                 H x W or 1 x 1.
-            hide: signs in syndromes; not with levels of refinement, which symbols that were moved lead
-                astray.
+            hide: signs in syndromes; of levels of refinement in the last one only, since symbols that
+                were moved lead those that follow astray.
         """
         layers: list[list[Pass]] = [[] for _ in steps]
         memory: Memory = {}
@@ -306,15 +318,23 @@ class Engine:
                 opening = self._open(memory[at], prior, step)
                 here = here * np.float32(weights[index] / weights[layer])
                 symbols = self._chosen(opening, target, here)
-                layers[layer].append(Pass(symbols, opening.coded, self.tables))
+                slices = None
+                if hide and run == levels(steps):
+                    slices = signs.slices_of_refinement(opening.coded, self.tables)
+                    then, price = self._moves(symbols, opening, target, here)
+                    order = slices.position
+                    symbols = signs.agreeing(symbols, slices, then[order], price[order])
+                layers[layer].append(Pass(symbols, opening.coded, self.tables, signs=slices))
                 memory[at] = self._close(opening, symbols)
                 return unflat(memory[at].value, prior.mean) - prior.mean
             table = self._index(prior, step)
             symbols = self.tables.quantise(target, table, here) * ~self.tables.silent[table.table]
             grid = Grid(at, *prior.mean.shape[:2])
-            slices = signs.slices(table, grid, self.tables) if hide else None
+            slices = signs.slices(table, grid, self.tables) if hide and not levels(steps) else None
             if slices:
-                symbols = signs.agreeing(symbols, slices, target, table, here, self.tables)
+                order = slices.position
+                own = symbols[order], target[order], table.at(order), here[order]
+                symbols = signs.agreeing(symbols, slices, *signs.moves(*own, self.tables))
             layers[layer].append(Pass(symbols, table, self.tables, grid, slices))
             if levels(steps):
                 memory[at] = self._known(symbols, flat(prior.mean), step, table)

@@ -175,6 +175,16 @@ def choose(target: Array, found: Parts, cost: list[Array], worth: Array) -> Arra
     return (np.argmin(totals, 0) - 1).astype(np.int32)
 
 
+def moves(
+    symbol: Array, target: Array, found: Parts, cost: list[Array], worth: Array
+) -> tuple[Array, Array]:
+    """The best symbols of the other parity, int32, and what they cost more, bits; see `choose`."""
+    down, none, up = (c + worth * np.square(target - p) for c, p in zip(cost, found.points))
+    other = np.where(symbol == 0, np.where(down < up, -1, 1), 0).astype(np.int32)
+    with np.errstate(invalid="ignore"):
+        return other, pick(other, [down, none, up]) - pick(symbol, [down, none, up])
+
+
 def pick(symbol: Array, options: list[Array]) -> Array:
     """The option of each symbol -1, 0 or 1."""
     return np.where(symbol < 0, options[0], np.where(symbol > 0, options[2], options[1]))

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import trellis
-from .ans import Grid, Tables
+from .ans import Grid, Pass, Stack, Tables
 from .exact import Array
 from .parallel import in_parallel, strips
-from .tables import TOTAL, Index
+from .tables import ODDS, SYMBOL_TABLES, TABLES, TOTAL, Index
 from .trellis import KINDS, PATTERNS
 
 EIGHTHS = np.array([0, 4, 1, 6, 2, 5, 3, 7])  # of the rows, by their number modulo 8
@@ -31,6 +31,8 @@ SLICES = (0, 16), (8, 16), (4, 8), (2, 4), (1, 2)
 # most, which is about in proportion to how often it lies near an edge of its interval.
 GROUP_BITS = 12
 PROBABILITY_SHIFT, MOST = 13, 1024  # of the probability in 2^-24
+MOST_OF_PARTS = 512  # of parts of windows: there is but one other that is near
+RUN = 64  # coded symbols of a level of refinement that stand for a row
 ABSENT = int(np.float32(np.inf).view(np.int32)) << 32
 
 
@@ -48,16 +50,20 @@ class Slice:
         position: in the pass, in order.
         eighth: of the pass's rows (`eighths`), rising.
         bounds: where groups begin among these, and the end of the last.
+        fair: where signs are as likely one way as the other, if not everywhere.
     """
 
     position: Array
     eighth: Array
     bounds: Array
+    fair: Array | None = None
 
-    def nonzero(self, symbols: Array, eighths: int) -> Array:
-        """Positions of symbols other than zero in the first eighths of the rows."""
-        inside = self.position[: np.searchsorted(self.eighth, eighths)]
-        return inside[symbols[inside] != 0]
+    def signed(self, symbols: Array, eighths: int) -> Array:
+        """Positions of symbols whose signs can be said, in the first eighths of the rows."""
+        count = np.searchsorted(self.eighth, eighths)
+        inside = self.position[:count]
+        there = symbols[inside] != 0
+        return inside[there if self.fair is None else there & self.fair[:count]]
 
     def groups(self, eighths: int) -> int:
         """How many groups lie in the first eighths of the rows."""
@@ -79,18 +85,25 @@ class Slices:
 
     Attributes:
         position: of all of them in the pass, in order.
+        eighth: of the pass's rows, rising.
         parts: slices, small ones first.
     """
 
     position: Array
+    eighth: Array
     parts: list[Slice]
+
+    def divided(self, eighths: int) -> tuple[Array, Array]:
+        """Positions in the first eighths of the rows, and others; each rising."""
+        count = np.searchsorted(self.eighth, eighths)
+        return np.sort(self.position[:count]), np.sort(self.position[count:])
 
     def said(self, symbols: Array, eighths: int) -> tuple[Array, Array]:
         """Of the symbols in the first eighths of the rows, where those are whose signs are said, and
         whether they are negative, int32."""
         positions, negative = [np.zeros(0, int)], [np.zeros(0, np.int32)]
         for before, own in zip(self.parts, self.parts[1:]):
-            at = before.nonzero(symbols, eighths)
+            at = before.signed(symbols, eighths)
             count = min(len(at), own.groups(eighths))
             if count:
                 positions.append(at[:count])
@@ -109,45 +122,73 @@ def slices(index: Index, grid: Grid, tables: Tables) -> Slices:
     number -= place * channels
     row = order[place // grid.columns]
     position = number * area + row * grid.columns + place % grid.columns
-    eighth = eighths(row)
-    each = np.minimum((TOTAL - tables.zeros) >> PROBABILITY_SHIFT, MOST).take(index.table[position])
+    return _dealt_out(position, eighths(row), index.table[position], tables)
+
+
+def slices_of_refinement(index: Index, tables: Tables) -> Slices:
+    """Slices of a pass of the last level of refinement: rows are runs of its coded symbols."""
+    coded = np.flatnonzero(~tables.silent[index.table])
+    eighth = eighths(np.arange(len(coded)) // RUN)
+    order = np.argsort(eighth, kind="stable")
+    position = coded[order]
+    table = index.table[position]
+    down, up = np.divmod(table - SYMBOL_TABLES, ODDS)
+    return _dealt_out(position, eighth[order], table, tables, (table < SYMBOL_TABLES) | (down == up))
+
+
+def _dealt_out(
+    position: Array, eighth: Array, table: Array, tables: Tables, fair: Array | None = None
+) -> Slices:
+    """Coded symbols in order, with their tables."""
+    most = np.where(np.arange(TABLES) < SYMBOL_TABLES, MOST, MOST_OF_PARTS)
+    each = np.minimum((TOTAL - tables.zeros) >> PROBABILITY_SHIFT, most).take(table)
     parts = []
     for first, step in SLICES:
-        counts = np.cumsum(each[first::step], dtype=np.int64)
+        own = slice(first, None, step)
+        counts = np.cumsum(each[own], dtype=np.int64)
         count = int(counts[-1]) >> GROUP_BITS if len(counts) else 0
         ends = np.searchsorted(counts, np.arange(1, count + 1) << GROUP_BITS) + 1
-        parts.append(Slice(position[first::step], eighth[first::step], np.concatenate([[0], ends])))
-    return Slices(position, parts)
+        bounds = np.concatenate([[0], ends])
+        parts.append(Slice(position[own], eighth[own], bounds, None if fair is None else fair[own]))
+    return Slices(position, eighth, parts)
 
 
-def agreeing(
-    symbols: Array, found: Slices, target: Array, index: Index, worth: Array, tables: Tables
-) -> Array:
-    """Symbols whose syndromes say signs, from those that the encoder would choose.
+def moves(
+    symbols: Array, target: Array, index: Index, worth: Array, tables: Tables
+) -> tuple[Array, Array]:
+    """The other neighbours of symbols of the ladder, int32, and what it costs to move there, bits.
 
     Args:
-        symbols: int32, of the pass.
+        symbols: int32.
         target: in steps from the prior's mean.
         worth: bits that a squared error of one step is worth.
     """
-    position = found.position
-    now, wanted = symbols[position], target[position]
-    then = np.empty_like(now)
-    price = np.empty(len(now), np.float32)
+    then = np.empty_like(symbols)
+    price = np.empty(len(symbols), np.float32)
 
     def work(start: int, stop: int) -> None:
         here = slice(start, stop)
-        at = position[here]
-        then[here] = now[here] + np.where(wanted[here] < now[here], -1, 1)
-        size, other = np.abs(now[here]), np.abs(then[here])
-        more = tables.saved(np.maximum(size, other), *index.at(at)) * (other - size)
-        price[here] = worth[at] * (1 - 2 * np.abs(wanted[here] - now[here])) + more
+        now, wanted = symbols[here], target[here]
+        then[here] = now + np.where(wanted < now, -1, 1)
+        size, other = np.abs(now), np.abs(then[here])
+        saved = tables.saved(np.maximum(size, other), index.table[here], index.shift[here])
+        price[here] = worth[here] * (1 - 2 * np.abs(wanted - now)) + saved * (other - size)
 
-    in_parallel(work, strips(len(now), 1))
+    in_parallel(work, strips(len(symbols), 1))
+    return then, price
+
+
+def agreeing(symbols: Array, found: Slices, then: Array, price: Array) -> Array:
+    """Symbols of a pass whose syndromes say signs, from those that the encoder would choose.
+
+    Args:
+        symbols: int32, of the pass.
+        then, price: of the coded ones in order (`Slices.position`), what they may be instead, and what
+            that costs.
+    """
     symbols = symbols.copy()
     for (first, step), before, own in zip(SLICES[1:], found.parts, found.parts[1:]):
-        signs = symbols[before.position]
-        negative = signs[signs != 0] < 0
+        negative = symbols[before.signed(symbols, len(EIGHTHS))] < 0
         count = min(len(negative), len(own.bounds) - 1)
         if count:
             cheapest, prices = _cheapest(price[first::step], own.bounds[: count + 1])
@@ -171,3 +212,46 @@ def _cheapest(price: Array, bounds: Array) -> tuple[Array, Array]:
         least[:, kind] = ABSENT
         least[there, kind] = np.minimum.reduceat(own, ends[:-1][there])
     return least & 0xFFFFFFFF, (least >> 32).astype(np.int32).view(np.float32)
+
+
+# How many eighths of a refinement pass's rows say signs, by its mode.
+MODES = 8, 7, 6, 0
+
+
+def push(stack: Stack, coded: Pass) -> tuple[Stack, int]:
+    """Push a pass of the last level of refinement, which has signs.
+
+    Returns:
+        The stack, and the least number of words that it had meanwhile.
+    """
+    assert coded.signs is not None
+    for eighths in MODES:
+        inside, rest = coded.signs.divided(eighths)
+        tried, symbols = stack.copy(), coded.symbols.copy()
+        tried.push(symbols[rest], coded.index.at(rest), coded.tables)
+        at, _ = coded.signs.said(symbols, eighths)
+        symbols[at] = np.abs(symbols[at]) * (1 - 2 * tried.pop_bits(len(at)))
+        least = tried.words
+        if least or not len(at):
+            break
+    tried.push(symbols[inside], coded.index.at(inside), coded.tables)
+    tried.push_one(MODES.index(eighths), len(MODES))
+    return tried, min(least, stack.words)
+
+
+def pop(stack: Stack, index: Index, tables: Tables) -> Array:
+    """The inverse of `push`: int32 symbols.
+
+    Raises:
+        FormatError: the words are not what a stack of these symbols can be.
+    """
+    found = slices_of_refinement(index, tables)
+    eighths = MODES[stack.pop_one(len(MODES))]
+    inside, rest = found.divided(eighths)
+    symbols = np.zeros(index.table.shape, np.int32)
+    symbols[inside] = stack.pop(index.at(inside), tables)
+    at, negative = found.said(symbols, eighths)
+    stack.push_bits((symbols[at] < 0).astype(np.int32))
+    symbols[at] = np.abs(symbols[at]) * (1 - 2 * negative)
+    symbols[rest] = stack.pop(index.at(rest), tables)
+    return symbols

@@ -50,4 +50,5 @@ def network() -> engine.Engine:
 @pytest.fixture
 def no_signs(monkeypatch):
     """Files have the symbols that each are best alone: syndromes say no signs."""
-    monkeypatch.setattr(signs, "slices", lambda *_: signs.Slices(np.zeros(0, int), []))
+    nothing = np.zeros(0, int)
+    monkeypatch.setattr(signs, "slices", lambda *_: signs.Slices(nothing, nothing, []))

@@ -147,6 +147,12 @@ FILES: dict[str, Callable[[], bytes]] = {
     "signs-cut": lambda: hvcodec.cut(hvcodec.encode(_crop(200, 150), 60), layers=5),
     "signs-tiles": lambda: _tiled("balanced", quality=80),
     "signs-lossless": lambda: hvcodec.encode(_crop(101, 67), lossless=True),
+    # The same in the last level of refinement, and a filter at the end of each.
+    "levels": lambda: hvcodec.encode(_crop(250, 180), 75, "progressive"),
+    "levels-fine": lambda: hvcodec.encode(_crop(100, 130), 95, {"r3": 1}),
+    "levels-cut": lambda: hvcodec.cut(hvcodec.encode(_crop(250, 180), 75, "progressive"), layers=12),
+    "levels-tiles": lambda: _tiled("progressive", quality=70),
+    "levels-lossless": lambda: hvcodec.encode(_crop(70, 70), 60, "progressive", lossless=True),
 }
 
 

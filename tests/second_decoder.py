@@ -579,24 +579,25 @@ class Decoder:
     def pop_with_side_information(self, colours, level, shape, size):
         """Symbols of a group, level and shape by channel, row and column; size: of the packed pass."""
         net, (rows, columns) = self.net, size
+        signs = 0 if self.stack.signs == 2 and len(self.steps) > 7 else self.stack.signs
         symbols = np.zeros(len(level), int)
         coded = np.flatnonzero(~net.silent[self.table(level, shape)[0]])
         if not len(coded):
             return symbols
-        if self.stack.signs:
+        if signs:
             region = 1 + self.stack.uniform(4, 1)[0] if self.stack.uniform(2, 1)[0] else 0
-            modes = 23 if self.stack.signs == 1 else 30
+            modes = 23 if signs == 1 else 30
             mode = 1 + self.stack.uniform(modes, 1)[0] if self.stack.uniform(2, 1)[0] else 0
         else:
             region = self.stack.uniform(5, 1)[0] if self.stack.of_channels else 0
             mode = self.stack.uniform(22, 1)[0]
-        if mode == region == 0 and not self.stack.signs:
+        if mode == region == 0 and not signs:
             return self.stack.pop(*self.table(level, shape))
         squares = (1, 0), (1, 1), (2, 1), (4, 0), (4, 1), (1, 0), (1, 1), None, (1, 0), (1, 1)
         eighths = 8 if mode < 16 else 6 if mode < 23 else 0 if mode == 23 else 7
         row = coded // columns % rows
         apart = EIGHTHS[row % 8] < eighths
-        own = coded[apart if self.stack.signs == 2 else row < rows * eighths // 8]
+        own = coded[apart if signs == 2 else row < rows * eighths // 8]
         places = [(at // (rows * columns), at // columns % rows, at % columns) for at in own.tolist()]
         kinds = []
         if region:
@@ -626,10 +627,15 @@ class Decoder:
                 for n in range(len(latents))
             ]
             self.stack.each_back(latents, np.array(counts).reshape(-1, 9))
-        if self.stack.signs == 1:
+        if signs == 1:
             self.set_signs_by_parities(symbols, coded, level, shape, size, rows * eighths // 8)
-        elif self.stack.signs:
-            self.set_signs(symbols, coded, level, shape, size, eighths)
+        elif signs:
+            table = self.table(level, shape)[0]
+            numbers = np.arange(len(level))
+            row, place = numbers // columns % rows, numbers % (rows * columns)
+            eighth = EIGHTHS[row % 8]
+            order = np.lexsort((numbers[coded], place[coded], eighth[coded]))
+            self.set_signs(symbols, table, coded[order].tolist(), eighth, eighths)
         rest = np.setdiff1d(coded, own)
         symbols[rest] = self.stack.pop(*self.table(level[rest], shape[rest]))
         return symbols
@@ -653,31 +659,32 @@ class Decoder:
             total, group = total - 4096, []
         self.stack.bits_back(np.array(bits, np.int32))
 
-    def set_signs(self, symbols, coded, level, shape, size, eighths):
-        """Signs of slices in the first eighths of the rows, from the syndromes of those that follow;
-        gives back bits."""
-        rows, columns = size
+    def set_signs(self, symbols, table, order, eighth, eighths, fair=None):
+        """Signs of slices in the first eighths, from syndromes of the others; gives back bits.
+
+        Args:
+            order: coded symbols.
+            eighth: of all symbols.
+            fair: which of them may have their signs said, if not all.
+        """
         slices = [[] for _ in range(5)]
-
-        def place(at):
-            row = at // columns % rows
-            return EIGHTHS[row % 8], row, at % columns, at // (rows * columns)
-
-        for number, at in enumerate(sorted(coded.tolist(), key=place)):
+        for number, at in enumerate(order):
             zeros = 4 if number % 16 == 0 else (number & -number).bit_length() - 1
             slices[4 - zeros].append(at)
         bits = []
         for before, own in zip(slices, slices[1:]):
-            signs = [at for at in before if symbols[at] and place(at)[0] < eighths]
+            signs = [at for at in before if symbols[at] and eighth[at] < eighths]
+            signs = [at for at in signs if fair is None or fair[at]]
             syndrome, total, group = {}, 0, 0
             for number, at in enumerate(own):
-                if place(at)[0] >= eighths:
+                if eighth[at] >= eighths:
                     break
                 pattern = symbols[at] % 2 * (9, 11, 13, 15)[number % 4]
                 for bit in range(group, group // 32 * 32 + 32)[:4]:
                     syndrome[bit] = syndrome.get(bit, 0) ^ pattern >> bit - group & 1
-                counts = self.net.counts[self.table(level[[at]], shape[[at]])[0][0]]
-                total += min((2**24 - int(counts[len(counts) // 2 - 1])) // 2**13, 1024)
+                counts = self.net.counts[table[at]]
+                most = 1024 if table[at] < 712 else 512
+                total += min((2**24 - int(counts[len(counts) // 2 - 1])) // 2**13, most)
                 if total >= 4096 * (group + 1):
                     group += 1
             for number, at in enumerate(signs[:group]):
@@ -741,9 +748,8 @@ class Decoder:
             index.append(np.where(empty, 0, i).astype(int))
             odds.append(np.where(empty, -np.inf, (i - 1) / 2 - 10).astype(F))
         tables = 712 + 42 * index[0] + index[1]
-        symbols = self.stack.pop(
-            np.concatenate([table[whole], tables]), np.concatenate([b[whole], 0 * tables])
-        )
+        pop = self.pop_with_signs if self.saying else self.stack.pop
+        symbols = pop(np.concatenate([table[whole], tables]), np.concatenate([b[whole], 0 * tables]))
         value = np.where(quiet, mean, value)
         s = symbols[: len(whole)]
         wl, wh = self.whole_window(s, level[whole], shape[whole])
@@ -772,8 +778,24 @@ class Decoder:
         self.known[key] = [value, low, high, fresh]
         return value - mean
 
+    def pop_with_signs(self, table, low):
+        """Symbols of a pass of the last level."""
+        eighths = (8, 7, 6, 0)[self.stack.uniform(4, 1)[0]]
+        coded = np.flatnonzero(~self.net.silent[table])
+        eighth = np.zeros(len(table), int)
+        eighth[coded] = EIGHTHS[np.arange(len(coded)) // 64 % 8]
+        inside, rest = coded[eighth[coded] < eighths], coded[eighth[coded] >= eighths]
+        symbols = np.zeros(len(table), int)
+        symbols[inside] = self.stack.pop(table[inside], low[inside])
+        order = coded[np.argsort(eighth[coded], kind="stable")].tolist()
+        fair = (table < 712) | ((table - 712) // 42 == (table - 712) % 42)
+        self.set_signs(symbols, table, order, eighth, eighths, fair)
+        symbols[rest] = self.stack.pop(table[rest], low[rest])
+        return symbols
+
     def run(self, run):
         net = self.net
+        self.saying = self.stack.signs == 2 and run and 2 * run + 7 == len(self.steps)
         steps, present = self.steps_of(run, len(self.steps)), self.steps_of(run, self.count)
         h, last, values = None, None, {}
         for k, name in enumerate(NAMES):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import gradient, psnr
 from make_golden import FOLDER
+from PIL import Image
 
 import hvcodec
 from hvcodec import container, encoder, engine, modelfile, restoration
@@ -158,7 +159,7 @@ def test_there_is_none_where_there_is_nothing_to_gain(photo):
 @pytest.fixture(scope="module")
 def restored(photo):
     data = hvcodec.encode(photo, 70)
-    assert container.read(data).header.restored
+    assert container.read(data).header.filters
     return data
 
 
@@ -175,13 +176,37 @@ def test_a_file_is_better_for_it(photo, restored):
 def test_cuts_do_without(photo, restored):
     with mock.patch.object(encoder, "fit", lambda *_: None):
         plain = hvcodec.encode(photo, 70)
-    assert not container.read(plain).header.restored
+    assert not container.read(plain).header.filters
     assert hvcodec.info(plain)["cut_points"][:-1] == hvcodec.info(restored)["cut_points"][:-1]
     for layers in (1, 4, 6):
         pictures = [np.asarray(hvcodec.decode(data, layers=layers)) for data in (plain, restored)]
         assert (pictures[0] == pictures[1]).all()
     cut = hvcodec.cut(restored, layers=6)
     assert (np.asarray(hvcodec.decode(cut)) == np.asarray(hvcodec.decode(plain, layers=6))).all()
+
+
+@pytest.fixture(scope="module")
+def refined(photo):
+    """Without chroma at the full resolution, which a filter mends: so every level ends in one."""
+    luma, *chroma = photo.convert("YCbCr").split()
+    half = [c.resize((192, 128)).resize((384, 256)) for c in chroma]
+    rgb = Image.merge("YCbCr", [luma, *half]).convert("RGB")
+    return rgb, hvcodec.encode(rgb, 75, "progressive")
+
+
+def test_every_level_ends_in_a_filter_that_the_next_cut_uses_too(refined):
+    original, data = refined
+    header = container.read(data).header
+    assert header.filters == container.Filters.LEVELS and header.filtered == [8, 10, 12, 14]
+    network = engine.load(modelfile.locate(None))
+    for layers in range(7, 16):
+        decoder = Decoder(container.read(hvcodec.cut(data, layers=layers)), network)
+        with_it = decoder.picture()
+        assert (np.asarray(hvcodec.decode(data, layers=layers)) == with_it).all()
+        assert (decoder.restoration is None) == (layers < 9)
+        decoder.restoration = None
+        if layers >= 11:
+            assert psnr(original, with_it) > psnr(original, decoder.picture()) + 0.01
 
 
 @pytest.mark.parametrize(
@@ -200,7 +225,7 @@ def test_tiles_are_fitted_together_and_show_no_border(photo):
         mock.patch.object(encoder, "WINDOW", 32),
     ):
         data = hvcodec.encode(photo, 75)
-    assert container.read(data).header.restored and container.read(data).header.tile_count == 6
+    assert container.read(data).header.filters and container.read(data).header.tile_count == 6
     whole = np.asarray(hvcodec.decode(data))
     part = np.asarray(hvcodec.decode(data, region=(120, 121, 20, 30)))
     assert (part == whole[121:151, 120:140]).all()
@@ -209,7 +234,7 @@ def test_tiles_are_fitted_together_and_show_no_border(photo):
 @pytest.mark.parametrize("effort", [0, 1])
 def test_it_is_there_with_and_without_effort(photo, effort):
     data = hvcodec.encode(photo.crop((0, 0, 192, 128)), 80, effort=effort)
-    assert container.read(data).header.restored
+    assert container.read(data).header.filters
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 70), (3, 2)])
@@ -222,7 +247,7 @@ def test_any_size(size):
 def test_not_with_a_lossless_layer(photo):
     data = bytearray((FOLDER / "lossless.hvc").read_bytes())
     header = container.read(bytes(data)).header
-    header.restored = True
+    header.filters = container.Filters.LAST
     changed = header.pack()
     with pytest.raises(hvcodec.UnsupportedError, match="does not know"):
         hvcodec.decode(changed + bytes(data[len(changed) :]))

@@ -49,6 +49,24 @@ def spots(found, grid):
     return list(zip(signs.eighths(row), row, place % grid.columns, channel))
 
 
+def agreed(network, found, tables, target, plain):
+    """Symbols whose syndromes say signs."""
+    at = found.position
+    worth = np.full(len(at), WORTH)
+    then, price = signs.moves(plain[at], target[at], tables.at(at), worth, network.tables)
+    return signs.agreeing(plain, found, then, price)
+
+
+def test_moves_cost_what_they_are_said_to(network, small):
+    _, tables, target, plain = small
+    then, price = signs.moves(plain, target, tables, np.full(len(plain), WORTH), network.tables)
+    before, after = (bits(network, s, tables) + WORTH * np.square(target - s) for s in (plain, then))
+    assert (np.abs(then - plain) == 1).all() and ((then > plain) == (target >= plain)).all()
+    exactly = tables.shift == 0  # else what an entry saves is spread evenly over its symbols
+    assert exactly.sum() > 150
+    assert price[exactly] == pytest.approx((after - before)[exactly], abs=1e-3)
+
+
 def grouped(part):
     return [part.position[a:b] for a, b in zip(part.bounds, part.bounds[1:])]
 
@@ -90,7 +108,7 @@ def test_eighths_of_rows_lie_apart():
 def test_syndromes_say_the_signs_of_the_slice_before(network, small):
     grid, tables, target, plain = small
     found = signs.slices(tables, grid, network.tables)
-    moved = signs.agreeing(plain, found, target, tables, np.full(len(plain), WORTH), network.tables)
+    moved = agreed(network, found, tables, target, plain)
     assert (np.abs(moved - plain) <= 1).all() and (moved != plain).any()
     other = moved - plain
     assert (np.sign(other) == np.sign(target - plain))[other != 0].all()  # to the nearer neighbour
@@ -109,7 +127,7 @@ def test_syndromes_say_the_signs_of_the_slice_before(network, small):
 def test_of_fewer_rows_only_symbols_in_them_matter(network, small, eighths):
     grid, tables, target, plain = small
     found = signs.slices(tables, grid, network.tables)
-    moved = signs.agreeing(plain, found, target, tables, np.full(len(plain), WORTH), network.tables)
+    moved = agreed(network, found, tables, target, plain)
     rows = np.arange(len(plain)) % (grid.rows * grid.columns) // grid.columns
     outside = signs.eighths(rows) >= eighths
     changed = moved + outside * np.random.default_rng(1).integers(0, 3, len(plain))
@@ -189,6 +207,53 @@ def test_files_are_better_for_it(photo, quality, request):
     assert costs[0] < costs[1]
 
 
-def test_files_with_levels_of_refinement_have_none(photo):
-    header = container.read(hvcodec.encode(photo, 90, "progressive")).header
-    assert header.bits_back and not header.signs
+@pytest.fixture(scope="module", params=[30, 75])
+def refinements(network, photo, request):
+    """Passes of levels of refinement, but for the last, and of the last."""
+    weights = steps.betas("progressive")
+    indices = steps.step_indices(steps.lambda_of_quality(request.param), weights)
+    latents = network.analyse(np.asarray(photo), indices)
+    layers = network.encode(latents, indices, weights, hide=True).layers
+    earlier, last = ([one for layer in own for one in layer] for own in (layers[:-2], layers[-2:]))
+    return earlier, last
+
+
+def test_of_levels_of_refinement_the_last_says_signs(network, refinements):
+    earlier, last = refinements
+    assert not any(coded.signs for coded in earlier)
+    count = 0
+    for coded in last:
+        at, negative = coded.signs.said(coded.symbols, 8)
+        assert ((coded.symbols[at] < 0) == negative).all()
+        count += len(at)
+        # As likely one way as the other.
+        for table in set(coded.index.table[at].tolist()):
+            counts = network.tables.counts[table][:-1]
+            assert np.abs(counts - counts[::-1]).max() <= 1
+    assert count > 100
+
+
+@pytest.mark.parametrize("words", [4000, 100, 3, 0])
+def test_passes_of_the_last_level_come_back_and_the_stack_too(network, refinements, words):
+    below = np.random.default_rng(words).integers(1 << 31, 1 << 32, words, np.uint32).tobytes()
+    saved = expected = 0
+    for coded in refinements[1]:
+        stack, _ = signs.push(Stack(below), coded)
+        plain = Stack(below)
+        plain.push(coded.symbols, coded.index, coded.tables)
+        saved += 8 * (len(plain.content()) - len(stack.content()))
+        expected += len(coded.signs.said(coded.symbols, 8)[0])
+        assert (signs.pop(stack, coded.index, network.tables) == coded.symbols).all()
+        assert stack.content() == below
+    if words == 4000:
+        assert abs(saved - expected) < 0.05 * expected + 32 * len(refinements[1]) ** 0.5
+
+
+def test_progressive_files_are_better_for_it(photo):
+    """The whole file, at no cost to what is cut before the last level."""
+    data, plain = (hvcodec.encode(photo, 75, "progressive", bits_back=own) for own in (True, False))
+    assert container.read(data).header.signs == container.Signs.SYNDROMES
+    assert not container.read(plain).header.signs
+    pictures = [np.asarray(hvcodec.decode(own, layers=13)) for own in (data, plain)]
+    assert (pictures[0] == pictures[1]).all()
+    assert len(data) < 0.99 * len(plain)

@@ -13,7 +13,7 @@ const OF_CHANNELS = 0b100000; // it has latents of channels, too
 const SIGNS = 0b10000000; // and signs that nothing is sent for
 const LOSSLESS = 0b1000;
 const METADATA = 0b10000;
-const RESTORED = 0b1000000; // the last layer ends in a filter of the picture
+const RESTORED = 0b1000000; // layers end in a filter of the picture
 const COLOURS = ["rgb", "grey"];
 const CHUNKS = { 1: "icc", 2: "exif", 3: "xmp", 4: "alpha" };
 const COUNT_BYTES = 4;
@@ -118,9 +118,11 @@ function parse(reader) {
   fixed.fill(0, CHECK_AT);
   if (check(body, check(fixed)) !== sum) throw new HvcError("the header is damaged (its check fails)");
   const sharing = flags & (BITS_BACK | OF_CHANNELS | SIGNS);
-  const restored = Boolean(flags & RESTORED);
   const both = BITS_BACK | OF_CHANNELS;
-  const known = [0, BITS_BACK, both, both | SIGNS].includes(sharing) && !(lossless && restored) && (coder === 1 || flags & SIGNS);
+  const filters = flags & RESTORED ? (steps.length > LADDER ? coder : 1) : 0;
+  const signs = flags & SIGNS ? coder : 0;
+  let known = [0, BITS_BACK, both, both | SIGNS].includes(sharing) && !(lossless && filters);
+  known &&= coder === Math.max(1, signs, filters);
   if (flags & ~(both | SIGNS | LOSSLESS | METADATA | RESTORED) || !known || !(colour in COLOURS)) {
     throw new HvcError("the file uses features that this page does not know");
   }
@@ -133,8 +135,7 @@ function parse(reader) {
   const { alpha } = metadata(chunks);
   return {
     width, height, model, steps, lossless, sharing: Boolean(sharing), ofChannels: Boolean(flags & OF_CHANNELS),
-    signs: flags & SIGNS ? coder : 0,
-    restored, layers, names, colour: COLOURS[colour], alpha, tiles, cuts, segments, start: reader.at,
+    signs, filters, layers, names, colour: COLOURS[colour], alpha, tiles, cuts, segments, start: reader.at,
   };
 }
 
@@ -196,8 +197,24 @@ function segment(header, bytes, layer, tile) {
   return content;
 }
 
-/** The filter of the picture (`restoration.js`), per component, of a file that is all there. */
-export const restorationOf = (header, bytes) => split(segment(header, bytes, header.layers - 1, 0)).components;
+/** Layers that end in a filter of the picture. */
+function filtered({ filters, steps }) {
+  if (filters < 2) return filters ? [steps.length - 1] : [];
+  const levels = (steps.length - LADDER) / LAYERS_PER_LEVEL;
+  return Array.from({ length: levels }, (_, level) => LADDER + (level + 1) * LAYERS_PER_LEVEL - 1);
+}
+
+/** The filter of the picture (`restoration.js`), per component, that the first layers have, or null. */
+export function restorationOf(header, bytes, layers) {
+  const last = filtered(header).filter((layer) => layer < layers).pop();
+  return last === undefined ? null : split(segment(header, bytes, last, 0)).components;
+}
+
+/** The coder version of the signs that the ladder says, or 0. */
+export const signsOfLadder = ({ signs, steps }) => (signs > 1 && steps.length > LADDER ? 0 : signs);
+
+/** Whether a layer of refinement says signs. */
+export const saysSigns = ({ signs, steps }, layer) => signs > 1 && layer >= steps.length - LAYERS_PER_LEVEL;
 
 /**
  * The words of the first layers of a tile, most recent first.
@@ -207,7 +224,7 @@ export const restorationOf = (header, bytes) => split(segment(header, bytes, hea
  */
 export function words(header, bytes, layers, tile) {
   const parts = Array.from({ length: layers }, (_, layer) => segment(header, bytes, layer, tile));
-  if (header.restored && layers === header.layers && !tile) parts.push(split(parts.pop()).words);
+  for (const layer of tile ? [] : filtered(header)) if (layer < layers) parts[layer] = split(parts[layer]).words;
   const total = parts.reduce((sum, part) => sum + part.length, 0);
   const found = new Uint32Array(total / 4);
   const view = new DataView(found.buffer);

@@ -4,7 +4,7 @@
  * Where decoding stands after some layers is a plain object that is never changed, so that a picture can be
  * made of any of them and decoding goes on from it.
  */
-import { OFF, restorationOf, words } from "./container.js";
+import { OFF, restorationOf, saysSigns, words } from "./container.js";
 import { Stack } from "./ans.js";
 import { HvcError } from "./errors.js";
 import { f32 } from "./exact.js";
@@ -63,7 +63,7 @@ export class Decoder {
       state = await this.pass(number, state, pass, steps, (prior, delta, [, , rows, columns]) => {
         if (steps[pass.layer] === OFF) return { known: null, residual: null };
         const before = state.known?.[pass.graph];
-        if (run) return this.refined(stack, before, prior, delta);
+        if (run) return this.refined(stack, before, prior, delta, layer);
         return this.plain(stack, prior, delta, [pass, rows, columns]);
       });
     }
@@ -80,8 +80,8 @@ export class Decoder {
     return { residual, known: refines ? this.network.windows.afterLadder(symbols, prior, delta) : null };
   }
 
-  refined(stack, before, prior, delta) {
-    const known = this.network.windows.refine(stack, before, prior, delta);
+  refined(stack, before, prior, delta, layer) {
+    const known = this.network.windows.refine(stack, before, prior, delta, saysSigns(this.header, layer));
     return { residual: known.value.map((value, at) => value - prior.mean[at]), known };
   }
 
@@ -138,7 +138,7 @@ export class Decoder {
     const found = [];
     for (const [n, tile] of state.tiles.entries()) found.push(await this.completed(n, tile, layers, steps));
     const exact = state.layers > this.count;
-    const filter = header.restored && layers === this.count ? restorationOf(header, bytes) : null;
+    const filter = restorationOf(header, bytes, layers);
     let planes = await this.made(found, steps, exact || filter ? "sixteenths" : "pixels");
     if (exact) planes = await this.exactPixels(state, planes, steps, bytes);
     if (filter) planes = restored(planes, Math.ceil(header.width / 64) * 64, header, filter);

@@ -4,14 +4,14 @@
  */
 import { HvcError } from "./errors.js";
 import { below, clamp, exp, exp2, f32, inBits, log, log2, rint } from "./exact.js";
-import { PART_TABLES, pop, shiftOf, tableOf } from "./tables.js";
+import { popWithSigns } from "./signs.js";
+import { ODDS, PART_TABLES, pop, shiftOf, tableOf } from "./tables.js";
 
 const TWICE_WORTH = f32((2 * 6 * 1.3 ** 2) / Math.LN2);
 const LARGEST_SHIFT = f32(0.4);
 const NARROWEST = f32(0.02);
 const LEAST_MASS = f32(1e-30);
 const MASS_FLOOR = 2 ** -24;
-const ODDS = 42;
 const LEVELS = 185;
 
 /** How far rate and distortion move the border between two symbols, in steps. */
@@ -99,10 +99,11 @@ export class Windows {
    *
    * @param {Known} before
    * @param {{mean: Float32Array, level: Uint8Array, shape: Uint8Array}} prior
+   * @param {boolean} signs Whether it says signs.
    * @returns {Known}
    * @throws {HvcError} Symbols that cannot be.
    */
-  refine(stack, before, prior, delta) {
+  refine(stack, before, prior, delta, signs) {
     const { mean, level, shape } = prior;
     const after = before.copy();
     const whole = new Int32Array(mean.length);
@@ -130,7 +131,7 @@ export class Windows {
       this.part(parts, n, before, at, mean[at], level[at], shape[at], delta);
       table[wholes + n] = PART_TABLES + ODDS * parts.odds[0][n] + parts.odds[1][n];
     }
-    const symbols = pop(stack, this.tables, table, shift);
+    const symbols = (signs ? popWithSigns : pop)(stack, this.tables, table, shift);
     for (let n = 0; n < wholes; n++) this.tell(after, whole[n], symbols[n], prior, delta);
     for (let n = 0; n < some; n++) narrow(after, parted[n], symbols[wholes + n], parts, n, mean[parted[n]], delta);
     return after;

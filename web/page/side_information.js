@@ -3,6 +3,7 @@
  * of a block of places, share a shift of their scales: latents that are popped before them and pushed back
  * under their posteriors after them.
  */
+import { signsOfLadder } from "./container.js";
 import { exp2, f32, log2, rint } from "./exact.js";
 import { colourPlanes } from "./ladder.js";
 import { eighthOf, giveSignsBack, giveSignsOfParitiesBack } from "./signs.js";
@@ -87,12 +88,14 @@ export class Costs {
  * @param {Costs} costs
  * @param {object} prior `level` and `shape` of each symbol.
  * @param {Array} grid The pass (its layer and channels), and rows and columns of it, packed.
- * @param {object} header Whether the file has latents of channels, `ofChannels`, and the coder version of its signs, `signs`, or 0.
+ * @param {object} header
  * @returns {Int32Array}
  */
-export function sharingSymbols(stack, costs, { level, shape }, grid, { ofChannels, signs }) {
+export function sharingSymbols(stack, costs, { level, shape }, grid, header) {
   const [pass, rows, columns] = grid;
   const { tables } = costs;
+  const { ofChannels } = header;
+  const signs = signsOfLadder(header);
   const coded = [];
   level.forEach((l, at) => {
     if (!tables.silent[tableOf(l, shape[at])]) coded.push(at);

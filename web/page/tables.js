@@ -4,6 +4,7 @@ import { HvcError } from "./errors.js";
 const SCALES = 89; // levels that tables exist for; the highest one is 8
 const SHAPES = 8;
 export const PART_TABLES = SCALES * SHAPES; // where those of the parts of windows begin
+export const ODDS = 42; // of a part, as they are coded
 const SILENT = (1 - 2 ** -10) * 2 ** 24;
 const PART_SILENT = (1 - 2 ** -16) * 2 ** 24;
 const LARGEST_SYMBOL = 2 ** 31 - 1;
