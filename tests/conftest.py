@@ -1,5 +1,6 @@
 """Pictures and files that several tests share."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -50,5 +51,6 @@ def network() -> engine.Engine:
 @pytest.fixture
 def no_signs(monkeypatch):
     """Files have the symbols that each are best alone: syndromes say no signs."""
-    nothing = np.zeros(0, int)
-    monkeypatch.setattr(signs, "slices", lambda *_: signs.Slices(nothing, nothing, []))
+    for name in ("slices", "slices_of_refinement"):
+        found = getattr(signs, name)
+        monkeypatch.setattr(signs, name, lambda *a, f=found: dataclasses.replace(f(*a), parts=[]))

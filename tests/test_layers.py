@@ -204,8 +204,9 @@ def test_levels_of_refinement_follow_the_ladder(photo):
 
 
 @pytest.mark.parametrize("quality", [45, 70])
-def test_every_level_is_close_to_a_file_of_its_own(photo, quality, monkeypatch):
-    """Apart from errors that are worth more than their squares, which files with levels do without."""
+def test_every_level_is_close_to_a_file_of_its_own(photo, quality, monkeypatch, no_signs):
+    """Apart from signs that nothing is sent for, which only the last level has, and errors that are
+    worth more than their squares, which files with levels do without."""
     monkeypatch.setattr(tuning, "LATER", (1,) * 7)
     refined = hvcodec.encode(photo, quality, rate_weights={"r4": 1.0})
     for level, point in enumerate(hvcodec.info(refined)["cut_points"][len(NAMES) - 1 :: 2]):

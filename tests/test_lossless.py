@@ -86,7 +86,8 @@ def test_a_cut_leaves_the_lossy_file(small, whole):
     found = hvcodec.info(whole)
     assert [layer["name"] for layer in found["layers"]][-2:] == ["z1", "exact"]
     cut = hvcodec.cut(whole, layers=7)
-    assert abs(len(cut) - len(lossy)) <= 8
+    # The exact layer lends bits to all rows of the last pass; a lossy file has to leave out some.
+    assert abs(len(cut) - len(lossy)) <= 8 + 0.01 * len(lossy)
     assert same(hvcodec.decode(cut), hvcodec.decode(lossy))
     assert same(hvcodec.decode(whole, layers=7), hvcodec.decode(lossy))
     assert same(hvcodec.decode(whole, layers=3), hvcodec.decode(lossy, layers=3))
