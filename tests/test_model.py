@@ -240,7 +240,7 @@ def test_decoder_finds_what_the_encoder_left(network, photo, preset):
     weights = steps.betas(preset)
     indices = steps.step_indices(0.01, weights)
     latents = network.analyse(np.asarray(photo), indices)
-    layers, found, _ = network.encode(latents, indices, weights)
+    layers, (*_, found), _ = network.encode(latents, indices, weights)
     stack = Stack(b"".join(push(layers)))
     again = network.decode(
         lambda _, index, grid: stack.pop(index, network.tables), indices, len(indices), 256, 384
@@ -271,7 +271,7 @@ def test_the_objective_is_that_of_the_stream(network, photo):
     latents = network.analyse(np.asarray(photo), indices)
     encoded = network.encode(latents, indices, BALANCED)
     bpp = 8 * sum(map(len, push(encoded.layers))) / (384 * 256)
-    back = network.synthesise(*encoded.found)
+    back = network.synthesise(*encoded.found[-1])
     mse = np.square(back.astype(float) - np.asarray(photo)).mean()
     pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float() - 128
     row = torch.tensor([indices])
