@@ -42,14 +42,20 @@ def test_pixels_are_those_of_the_whole_picture(side):
 
 
 def test_no_seam_is_visible(photo, monkeypatch):
-    """Steps of the error across the borders of tiles are those that a single tile has there."""
+    """Steps of the error across the borders of tiles are those that a single tile has there: in many
+    parts of the photograph, for it differs by 30 % from one to the next."""
     steps = []
+    places = (0, 0), (16, 0), (32, 8), (48, 24), (80, 40), (100, 60), (60, 90), (20, 70)
+    parts = [photo.crop((x, y, *photo.size)) for x, y in places]
     for side in (0, 128):
         monkeypatch.setattr(container, "tile_size", lambda width, height, side=side: side)
-        error = np.asarray(hvcodec.decode(hvcodec.encode(photo, 30))).astype(float) - photo
-        across = [np.square(error[:, x] - error[:, x - 1]).mean() for x in (128, 256)]
-        down = np.square(error[128] - error[127]).mean()
-        steps.append(np.mean([*across, down]))
+        found = []
+        for part in parts:
+            error = np.asarray(hvcodec.decode(hvcodec.encode(part, 30))).astype(float) - part
+            for lines in (error, error.transpose(1, 0, 2)):
+                borders = np.arange(128, len(lines), 128)
+                found += [np.square(lines[y] - lines[y - 1]).mean() for y in borders]
+        steps.append(np.mean(found))
     assert steps[1] < 1.1 * steps[0]
 
 
