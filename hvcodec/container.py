@@ -125,6 +125,11 @@ class Header:
     filters: Filters = Filters.NONE
 
     @property
+    def coder(self) -> int:
+        """The coder version: the first one that has all that the file has."""
+        return max(self.signs, self.filters, min(CODER_VERSIONS))
+
+    @property
     def saying(self) -> range:
         """Layers that say signs, if any do: those of the ladder, or of the last level of refinement."""
         count = len(self.steps)
@@ -162,7 +167,7 @@ class Header:
         fields = (
             MAGIC,
             FORMAT_VERSION,
-            max(self.signs, self.filters, min(CODER_VERSIONS)),
+            self.coder,
             flags,
             len(self.steps) + self.lossless,
             bytes.fromhex(self.model_id),
@@ -329,8 +334,7 @@ def read(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, partial: bool = Fals
         raise FormatError("the header is damaged (its check fails)")
     both = BITS_BACK | OF_CHANNELS
     known = not flags & ~KNOWN and flags & (both | SIGNS) in (0, BITS_BACK, both, both | SIGNS)
-    known &= not (header.lossless and header.filters)
-    known &= coder == max(header.signs, header.filters, min(CODER_VERSIONS))
+    known &= not (header.lossless and header.filters) and coder == header.coder
     if not known or colour not in Colour.__members__.values():
         raise UnsupportedError("the file uses features that this version does not know")
     header.colour = Colour(colour)

@@ -389,9 +389,8 @@ def _with_loans(
     stack = stack.copy()
     stack.push(symbols[rest], coded.index.at(rest), costs.tables)
     if coded.signs:
-        at, _ = coded.signs.said(symbols, eighths)
         symbols = symbols.copy()
-        symbols[at] = np.abs(symbols[at]) * (1 - 2 * stack.pop_bits(len(at)))
+        signs.draw(stack, symbols, coded.signs.at(symbols, eighths))
         if not stack.words:
             return stack, 0
     own = said.but(symbol=symbols[said.position]).part(inside)
@@ -484,8 +483,7 @@ def pop(
         stack.push_each(latents, sharing.posterior(known, costs))
     if hidden:
         slices = signs.slices if hidden == Signs.SYNDROMES else parities.groups
-        at, negative = slices(tables, grid, costs.tables).said(symbols, eighths)
-        stack.push_bits((symbols[at] < 0).astype(np.int32))
-        symbols[at] = np.abs(symbols[at]) * (1 - 2 * negative)
+        found = slices(tables, grid, costs.tables)
+        signs.give_back(stack, symbols, *found.said(symbols, eighths))
     symbols[rest] = stack.pop(tables.at(rest), costs.tables)
     return symbols

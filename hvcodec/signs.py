@@ -98,17 +98,29 @@ class Slices:
         count = np.searchsorted(self.eighth, eighths)
         return np.sort(self.position[:count]), np.sort(self.position[count:])
 
-    def said(self, symbols: Array, eighths: int) -> tuple[Array, Array]:
-        """Of the symbols in the first eighths of the rows, where those are whose signs are said, and
-        whether they are negative, int32."""
-        positions, negative = [np.zeros(0, int)], [np.zeros(0, np.int32)]
+    def _pairs(self, symbols: Array, eighths: int) -> list[tuple[Array, Slice]]:
+        """Where symbols are whose signs are said, and the slice that says them."""
+        pairs = []
         for before, own in zip(self.parts, self.parts[1:]):
-            at = before.signed(symbols, eighths)
-            count = min(len(at), own.groups(eighths))
-            if count:
-                positions.append(at[:count])
-                negative.append(own.syndrome(symbols, count))
-        return np.concatenate(positions), np.concatenate(negative)
+            at = before.signed(symbols, eighths)[: own.groups(eighths)]
+            if len(at):
+                pairs.append((at, own))
+        return pairs
+
+    def at(self, symbols: Array, eighths: int) -> Array:
+        """Of the symbols in the first eighths of the rows, where those are whose signs are said."""
+        found = [at for at, _ in self._pairs(symbols, eighths)]
+        return np.concatenate([np.zeros(0, int), *found])
+
+    def said(self, symbols: Array, eighths: int) -> tuple[Array, Array]:
+        """The same, and whether they are negative, int32."""
+        pairs = self._pairs(symbols, eighths)
+        positions = [at for at, _ in pairs]
+        negative = [own.syndrome(symbols, len(at)) for at, own in pairs]
+        return (
+            np.concatenate([np.zeros(0, int), *positions]),
+            np.concatenate([np.zeros(0, np.int32), *negative]),
+        )
 
 
 def slices(index: Index, grid: Grid, tables: Tables) -> Slices:
@@ -214,6 +226,17 @@ def _cheapest(price: Array, bounds: Array) -> tuple[Array, Array]:
     return least & 0xFFFFFFFF, (least >> 32).astype(np.int32).view(np.float32)
 
 
+def draw(stack: Stack, symbols: Array, at: Array) -> None:
+    """Let bits that are on the stack be the signs of the symbols at some positions."""
+    symbols[at] = np.abs(symbols[at]) * (1 - 2 * stack.pop_bits(len(at)))
+
+
+def give_back(stack: Stack, symbols: Array, at: Array, negative: Array) -> None:
+    """The inverse of `draw`, given which of them are negative."""
+    stack.push_bits((symbols[at] < 0).astype(np.int32))
+    symbols[at] = np.abs(symbols[at]) * (1 - 2 * negative)
+
+
 # How many eighths of a refinement pass's rows say signs, by its mode.
 MODES = 8, 7, 6, 0
 
@@ -229,8 +252,8 @@ def push(stack: Stack, coded: Pass) -> tuple[Stack, int]:
         inside, rest = coded.signs.divided(eighths)
         tried, symbols = stack.copy(), coded.symbols.copy()
         tried.push(symbols[rest], coded.index.at(rest), coded.tables)
-        at, _ = coded.signs.said(symbols, eighths)
-        symbols[at] = np.abs(symbols[at]) * (1 - 2 * tried.pop_bits(len(at)))
+        at = coded.signs.at(symbols, eighths)
+        draw(tried, symbols, at)
         least = tried.words
         if least or not len(at):
             break
@@ -250,8 +273,6 @@ def pop(stack: Stack, index: Index, tables: Tables) -> Array:
     inside, rest = found.divided(eighths)
     symbols = np.zeros(index.table.shape, np.int32)
     symbols[inside] = stack.pop(index.at(inside), tables)
-    at, negative = found.said(symbols, eighths)
-    stack.push_bits((symbols[at] < 0).astype(np.int32))
-    symbols[at] = np.abs(symbols[at]) * (1 - 2 * negative)
+    give_back(stack, symbols, *found.said(symbols, eighths))
     symbols[rest] = stack.pop(index.at(rest), tables)
     return symbols
