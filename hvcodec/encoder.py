@@ -51,8 +51,8 @@ SMALLEST_GOAL, LARGEST_GOAL = 1e-6, 1e12  # of any lambda or target that can be 
 SURE = 4096  # bytes, from which side information with signs always pays
 WINDOW = 256  # side of what a filter is fitted to in each of many tiles, pixels
 
-# Rounds of the search (`effort.py`) at each effort.
-EFFORTS = (0, 1, 2, 3, 4, 6, 9, 14, 24, 45)
+# Rounds of the search (`effort.py`) at each effort; the first is about the plain latents.
+EFFORTS = (0, 3, 5, 8, 12, 18, 27, 40, 60, 100)
 EFFORT_ROUNDS = 3  # searches at most, to meet a target with effort
 
 
@@ -289,10 +289,11 @@ class Encoder:
         importance = self.importances[number]
         *earlier, last = self._latents(number, steps)
         worth = tuning.worth(importance, thrift, refinement.levels(steps))
-        memory = self.network.encode(earlier, steps, self.weights, worth).memory if earlier else {}
+        before = self.network.encode(earlier, steps, self.weights, worth)
         pixels = pad(self.source.rgb[self.tiles[number]])
+        goal = searching.Goal(model_of(self.network.path), steps, self.weights, lam, thrift)
         rounds = EFFORTS[self.effort]
-        runs = len(searching.windows(*pixels.shape[:2])) * searching.runs(rounds)
+        runs = len(searching.windows(*pixels.shape[:2])) * rounds
         done = 0
 
         def advance() -> None:
@@ -300,16 +301,22 @@ class Encoder:
             done += 1
             progress(done / runs)
 
-        goal = searching.Goal(
-            model_of(self.network.path),
-            steps,
-            self.weights,
-            lam,
-            thrift,
-            rounds,
-            advance,
-        )
-        return [*earlier, searching.search(goal, pixels, importance, memory, last)]
+        best, least = last, math.inf
+        for turn in range(rounds):
+            there = self.network.encode([last], steps, self.weights, worth, self.bits_back, before)
+            values = self.network.values(there.found[-1])
+            cost, aims = searching.aims(goal, pixels, importance, before.memory, values, advance)
+            cost -= sum(
+                beta * len(coded.signs.at(coded.symbols, signs.MODES[0]))
+                for beta, passes in zip(self.weights, there.layers)
+                for coded in passes
+                if coded.signs
+            )
+            if cost < least:
+                best, least = last, cost
+            share = np.float32(max(2 / (turn + 3), searching.LEAST_SHARE))
+            last = [y + share * (aim - y) for y, aim in zip(last, aims)]
+        return [*earlier, best]
 
     def within(self, size: int) -> bytes:
         """The largest file of at most this many bytes.

@@ -269,25 +269,28 @@ class Engine:
         weights: list[float],
         worth: Sequence[Array] = WORTH,
         hide: bool = False,
+        before: Encoded = Encoded([], [], {}),
     ) -> Encoded:
         """Choose all symbols.
 
         Args:
-            latents: from `analyse`, for all runs or the first of them.
+            latents: from `analyse`, for all runs or some of them.
             steps: what the file says of each layer's step.
             weights: rate weight per layer.
             worth: bits that a squared error of one step is worth, for each of the ladder's layers,
                 H x W or 1 x 1.
             hide: signs in syndromes; of levels of refinement in the last one only, since symbols that
                 were moved lead those that follow astray.
+            before: what the runs before these ended with.
+
+        Returns:
+            What all runs up to the last of these end with.
         """
-        layers: list[list[Pass]] = [[] for _ in steps]
-        memory: Memory = {}
+        layers = [list(passes) for passes in before.layers] or [[] for _ in steps]
+        found, memory = list(before.found), dict(before.memory)
         with single_threaded_blas():
-            found = [
-                self._encode_run(run, goal, steps, weights, worth, hide, layers, memory)
-                for run, goal in enumerate(latents)
-            ]
+            for run, goal in enumerate(latents, len(found)):
+                found.append(self._encode_run(run, goal, steps, weights, worth, hide, layers, memory))
         return Encoded(layers, found, memory)
 
     def _encode_run(
@@ -432,6 +435,10 @@ class Engine:
     def _found(self, ends: tuple[list[Array], Array], known: list[int]) -> Found:
         values, trunk = ends
         return Found(np.concatenate([self.network.transform.join(values), trunk], 2), known)
+
+    def values(self, found: Found) -> list[Array]:
+        """Coefficients of every layer, coarse first, of what the ladder ended with."""
+        return self.network.transform.split(found.features[..., :PLANES])
 
     def synthesise(self, features: Array, known: list[int], unit: int = 1) -> Array:
         """Pixels of what the ladder ended with, or of a window of it; see `Network.synthesise`."""

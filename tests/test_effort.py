@@ -8,7 +8,7 @@ import torch
 from conftest import psnr
 
 import hvcodec
-from hvcodec import container, effort, tuning
+from hvcodec import container, effort, steps, tuning
 from hvcodec.checkerboard import take
 
 LAM = 0.02
@@ -42,25 +42,51 @@ def test_effort_lowers_the_objective_of_any_layers(photo, weights):
     assert cost(small, searched, weights) < cost(small, plain, weights)
 
 
-def test_more_effort_goes_on_from_where_less_stops(photo, no_signs):
-    """The search does; what parities then cost differs from one state to the next."""
+def test_more_effort_goes_on_from_where_less_stops(photo):
     small = photo.crop((64, 64, 256, 192))
     little, more = (hvcodec.encode(small, lam=LAM, effort=effort) for effort in (1, 4))
     assert cost(small, more) < 0.998 * cost(small, little)
 
 
-@pytest.mark.parametrize("weights", [None, "progressive"])
-def test_trials_cost_what_runs_with_a_gradient_say(photo, monkeypatch, weights):
-    found = []
+@pytest.mark.parametrize("weights,last", [(None, 7), ("progressive", 2)])
+def test_the_search_counts_what_the_last_layers_cost(photo, monkeypatch, weights, last):
+    counted = []
+    aims = effort.aims
 
-    def search(window, latents, inner):
-        found.append((window.costs(latents), window.evaluate(latents).cost))
-        return latents
+    def noting(*arguments):
+        counted.append(aims(*arguments))
+        return counted[-1]
 
-    monkeypatch.setattr(effort, "_search", search)
-    hvcodec.encode(photo.crop((64, 64, 256, 192)), lam=LAM, rate_weights=weights, effort=1)
-    ((trial, whole),) = found
-    assert trial.shape == (1, 2, 3) and torch.allclose(trial, whole, rtol=1e-4)
+    monkeypatch.setattr(effort, "aims", noting)
+    small = photo.crop((64, 64, 256, 192))
+    settings = {"lam": LAM, "rate_weights": weights, "bits_back": False}
+    hvcodec.encode(small, effort=1, **settings)
+    plain = hvcodec.encode(small, **settings)
+    bits, _ = counted[0]
+    names = [layer["name"] for layer in hvcodec.info(plain)["layers"]]
+    own = dict.fromkeys(names, 0) | dict(list(zip(names, steps.betas(weights)))[-last:])
+    assert bits / (192 * 128) == pytest.approx(cost(small, plain, own), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "away,where",
+    [((1, -1), 0), ((1, -1), 0.1), ((1, -1), -0.25), ((0.6, -1.4), 0.45), ((1.5, -0.8), -0.3)],
+)
+def test_without_later_effects_a_latent_is_its_own_aim(away, where):
+    worth, delta, value = torch.tensor(8.0), torch.tensor(2.0), torch.tensor(7.0)
+    to = tuple(value + move * delta for move in away)
+    moves = effort._Moves(torch.zeros(()), value, delta, to, (torch.zeros(()),) * 2, worth)
+    slope = worth * -2 * where  # of the squared error, in steps
+    bend = worth / delta**2
+    aim = moves.aim(slope, bend)
+    assert (float(aim) - 7) / 2 == pytest.approx(where, abs=1e-5)
+
+
+def test_where_no_symbol_can_move_a_latent_stays():
+    one = torch.ones(())
+    nowhere = (torch.tensor(math.inf),) * 2
+    moves = effort._Moves(0 * one, one, one, (one, one), nowhere, one)
+    assert float(moves.aim(5 * one, one)) == 1
 
 
 def test_effort_where_there_is_little_or_nothing_to_search(photo):
