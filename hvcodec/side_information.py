@@ -370,11 +370,15 @@ def _pop_mode(stack: Stack, count: int, hidden: Signs) -> int:
     return 1 + stack.pop_one(count - 1) if stack.pop_one(2) else 0
 
 
-def _inside(coded: Coded, grid: Grid, eighths: int, hidden: Signs) -> Array:
-    """Which symbols lie in rows that have latents and say signs."""
+def _divided(coded: Coded, grid: Grid, eighths: int, hidden: Signs) -> tuple[Coded, Array]:
+    """The symbols in rows that have latents and say signs, and where the others are."""
+    if eighths == 8:
+        return coded, coded.position[:0]
     if hidden == Signs.SYNDROMES:
-        return signs.eighths(coded.row) < eighths
-    return coded.row < grid.rows * eighths // 8
+        inside = signs.eighths(coded.row) < eighths
+    else:
+        inside = coded.row < grid.rows * eighths // 8
+    return coded.part(inside), coded.position[~inside]
 
 
 def _with_loans(
@@ -384,8 +388,7 @@ def _with_loans(
     stack is of no use if it had no words left to draw these with."""
     symbols, grid = coded.symbols, coded.grid
     assert grid is not None
-    inside = _inside(said, grid, eighths, coded.hidden)
-    rest = said.position[~inside]
+    here, rest = _divided(said, grid, eighths, coded.hidden)
     stack = stack.copy()
     stack.push(symbols[rest], coded.index.at(rest), costs.tables)
     if coded.signs:
@@ -393,7 +396,7 @@ def _with_loans(
         signs.draw(stack, symbols, coded.signs.at(symbols, eighths))
         if not stack.words:
             return stack, 0
-    own = said.but(symbol=symbols[said.position]).part(inside)
+    own = here.but(symbol=symbols[here.position])
     drawn = []
 
     def draw(mode: Blocks | Regions | None, own: Coded) -> Coded:
@@ -468,8 +471,7 @@ def pop(
     blocks, eighths = MODES[_pop_mode(stack, COUNTS[hidden], hidden)]
     if not (regions or blocks or hidden):
         return stack.pop(tables, costs.tables)
-    inside = _inside(said, grid, eighths, hidden)
-    own, rest = said.part(inside), said.position[~inside]
+    own, rest = _divided(said, grid, eighths, hidden)
     drawn = []
     for mode in (regions, blocks):
         if mode:
