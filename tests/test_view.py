@@ -102,8 +102,10 @@ def test_the_command_ends_on_ctrl_c():
     except hvcodec.UsageError as error:
         pytest.skip(str(error))
     command = [sys.executable, "-m", "hvcodec", "view", str(FOLDER / "plain.hvc")]
-    environment = os.environ | {"BROWSER": "true"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    settings = {"stderr": subprocess.PIPE, "text": True, "env": os.environ | {"BROWSER": "true"}}
+    # A shell's background jobs ignore Ctrl-C, and so does what they start.
+    settings["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, **settings) as process:
         line = process.stderr.readline()
         address = re.match(r"http://127\.0\.0\.1:\d+/\?file=/shown/plain\.hvc", line)[0]
         assert fetched(address.replace("?file=/", "")) == (FOLDER / "plain.hvc").read_bytes()
