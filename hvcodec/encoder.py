@@ -307,7 +307,7 @@ class Encoder:
             values = self.network.values(there.found[-1])
             cost, aims = searching.aims(goal, pixels, importance, before.memory, values, advance)
             cost -= sum(
-                beta * len(coded.signs.at(coded.symbols, signs.MODES[0]))
+                beta * len(coded.signs.at(coded.symbols, len(signs.EIGHTHS)))
                 for beta, passes in zip(self.weights, there.layers)
                 for coded in passes
                 if coded.signs
