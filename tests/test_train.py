@@ -79,20 +79,11 @@ def test_train_resume_export_encode_decode(tmp_path, photo):
     assert cost(model) < 0.9 * cost(untrained)
 
     # A model file is also where another run can start.
-    hvc(
-        "train",
-        pictures,
-        "--run",
-        tmp_path / "b",
-        "--pixels",
-        "1e6",
-        "--config",
-        TINY,
-        "--recipe",
-        '{"crop": [[0, 64]], "batch_pixels": 8192}',
-        "--init",
-        model,
-    )
+    again, started = tmp_path / "again", tmp_path / "started.safetensors"
+    first = ("--config", TINY, "--recipe", '{"crop": [[0, 64]], "batch_pixels": 8192}')
+    hvc("train", pictures, "--run", again, "--pixels", "1", *first, "--init", model)
+    hvc("export", again, started)
+    assert cost(started) < 0.9 * cost(untrained)
 
     # A lossless layer for it, which goes into a file of the same model.
     layer, both = tmp_path / "layer", tmp_path / "both.safetensors"
