@@ -6,7 +6,7 @@ that all distributions form one two-parameter family (scale, shape) that integer
 `mixture.py` is the same at run time, in exact arithmetic.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,29 @@ class Prior(NamedTuple):
     mean: Tensor
     log2_scale: Tensor
     shape: Tensor
+
+
+class _Bounded(torch.autograd.Function):
+    """A clamp that lets gradients bring back what lies outside: an ordinary one gives it none, and
+    then it stays there for the rest of the training."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(x)
+        ctx.ends = low, high
+        return x.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        low, high = ctx.ends
+        further = ((x < low) & (gradient > 0)) | ((x > high) & (gradient < 0))
+        return gradient.masked_fill(further, 0), None, None
+
+
+def bounded(x: Tensor, low: float, high: float) -> Tensor:
+    """x, clamped; see `_Bounded`."""
+    return _Bounded.apply(x, low, high)
 
 
 def wide_part(tail: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:

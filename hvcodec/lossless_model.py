@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .likelihood import bits, wide_part
+from .likelihood import bits, bounded, wide_part
 from .lossless import (
     COLOURS,
     MEAN_UNIT,
@@ -114,9 +114,9 @@ def cost(out: Tensor, differences: Tensor, fractions: Tensor, tail: Tensor) -> T
             if target == k:
                 mean = mean + (out[:, 9 + n] + share) * errors[source]
                 log2_scale = log2_scale + out[:, 12 + n] * SURPRISE_UNIT * surprises[source]
-        scale = torch.exp2(log2_scale.clamp(LOWEST, HIGHEST))
+        scale = torch.exp2(bounded(log2_scale, LOWEST, HIGHEST))
         error = differences[:, k] - mean
-        shape = (out[:, 6 + k] + 0.5).clamp(0, 1)
+        shape = bounded(out[:, 6 + k] + 0.5, 0, 1)
         total = total + bits(error, scale, *wide_part(tail, shape))
         errors.append(error)
         surprises.append(torch.log2(1 + error.abs() / scale).clamp(max=SURPRISE_MAX))

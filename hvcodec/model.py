@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from . import modelfile
 from .checkerboard import merge, place, take, together
 from .ladder import LAYERS, STRIDES, Place, places
-from .likelihood import Prior
+from .likelihood import Prior, bounded
 from .network import (
     COARSE_LAYERS,
     DC_SPREAD,
@@ -373,9 +373,9 @@ class Model(nn.Module):
                         own = own + more.float().unflatten(1, (3, -1))
                     mean, log2_scale, shape = own.unbind(1)
                     prior = Prior(
-                        (mean * MEAN_UNIT).clamp(-MEAN_MAX, MEAN_MAX) * scale_of,
-                        log2_scale.clamp(-SCALE_MAX, SCALE_MAX) + torch.log2(scale_of) - 1,
-                        (shape + 0.5).clamp(0, 1),
+                        bounded(mean * MEAN_UNIT, -MEAN_MAX, MEAN_MAX) * scale_of,
+                        bounded(log2_scale, -SCALE_MAX, SCALE_MAX) + torch.log2(scale_of) - 1,
+                        bounded(shape + 0.5, 0, 1),
                     )
                     residual = choose(at, prior)
                     known[at] = prior.mean + residual

@@ -12,7 +12,7 @@ from hvcodec.ans import Stack
 from hvcodec.checkerboard import at_place, merge, place, take, together
 from hvcodec.encoder import push
 from hvcodec.ladder import GROUPED, LAYERS, places
-from hvcodec.likelihood import bits, wide_part
+from hvcodec.likelihood import bits, bounded, wide_part
 from hvcodec.mixture import Mixture
 from hvcodec.model import Config, Model, model_of
 from hvcodec.network import at_place as at_place_rows
@@ -293,6 +293,27 @@ def test_rates_of_missing_layers_are_zero_and_gradients_reach_everything():
     (rates.sum() + distortion.sum()).backward()
     # The last layer's own features feed nothing but the synthesis, which is there; all are reached.
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("far", [-1000.0, 1000.0])
+def test_means_at_the_end_of_their_range_are_brought_back(far):
+    model = random_model().train().requires_grad_(True)
+    bias = model.rungs[3][1].head.bias
+    means = slice(0, LAYERS[3].channels)
+    bias.data[means] = far
+    coded = torch.full((2, len(LAYERS)), 70)
+    rates, _ = objective(model, 40 * torch.randn(2, 3, 64, 64), coded, coded)
+    rates.sum().backward()
+    assert (bias.grad[means] * far > 0).all()
+
+
+def test_what_is_at_the_end_of_its_range_is_not_driven_further():
+    x = torch.tensor([-2.0, 0.5, 3.0], requires_grad=True)
+    for slope, found in ((1.0, [0.0, 1.0, 1.0]), (-1.0, [-1.0, -1.0, 0.0])):
+        y = bounded(x, 0, 1)
+        assert y.tolist() == [0.0, 0.5, 1.0]
+        (gradient,) = torch.autograd.grad(slope * y.sum(), x)
+        assert gradient.tolist() == found
 
 
 def test_a_grown_model_computes_the_same():
