@@ -37,7 +37,7 @@ PRESETS: dict[str, tuple[float, ...]] = {
     "preview-first": (0.25, 0.25, 0.35, 0.5, 0.7, 1.4, 2.8),
     "detail-first": (2.8, 2.8, 2.0, 1.4, 1, 0.7, 0.5),
     # Where a level is half there, its coarse half has the finer steps: so they are a little coarser.
-    "progressive": (1.4,) * COARSE_HALF
+    "progressive": (1.3,) * COARSE_HALF
     + (1,) * (len(NAMES) - COARSE_HALF + MAX_LEVELS * LAYERS_PER_LEVEL),
 }
 

@@ -153,6 +153,11 @@ FILES: dict[str, Callable[[], bytes]] = {
     "levels-cut": lambda: hvcodec.cut(hvcodec.encode(_crop(250, 180), 75, "progressive"), layers=12),
     "levels-tiles": lambda: _tiled("progressive", quality=70),
     "levels-lossless": lambda: hvcodec.encode(_crop(70, 70), 60, "progressive", lossless=True),
+    # The fourth model; the format is as before.
+    "photo6": lambda: hvcodec.encode(_crop(250, 180), 50),
+    "photo6-fine": lambda: hvcodec.encode(_crop(90, 70), 95),
+    "photo6-progressive": lambda: hvcodec.encode(_crop(130, 100), 66, "progressive"),
+    "photo6-lossless": lambda: hvcodec.encode(_crop(51, 67), lossless=True),
 }
 
 
