@@ -107,6 +107,8 @@ class Encoder:
         logs = [tuning.log_importance(pad(self.source.rgb[t]), self.tune) for t in self.tiles]
         mean = sum(float(t.sum()) for t in logs) / sum(t.size for t in logs)
         self.importances = [tuning.importance(t, mean) for t in logs]
+        for tile, importance in zip(self.tiles, self.importances):
+            tuning.stress_borders(importance, tile, (height, width))
         self.windows = self._windows()
 
     def _windows(self) -> dict[int, tiles.Tile]:

@@ -20,6 +20,8 @@ ALPHA = 0.5
 FLOOR = 58.5  # C: (0.03 * 255)^2, the constant of SSIM's contrast term
 REACH = 3  # in positions at stride 8, to every side
 LIMIT = 4.0  # of the importance, both ways
+# How much more errors beside another tile count: both sides were coded apart, so borders would show.
+BORDERS = np.float32(2)
 # What an error costs beyond its own square, by the ladder's layers: the finer ones are predicted from
 # what z4 and z3 turn out to be (docs/training-log.md).
 LATER = (1, 1, 1, 1.5, 1.5, 1, 1)
@@ -54,6 +56,15 @@ def log_importance(pixels: Array, tune: str) -> Array:
 def importance(logs: Array, mean: float) -> Array:
     """Importance, 1/4 .. 4, from its logarithm and the mean of that over the whole picture."""
     return np.clip(np.exp(logs - mean), 1 / LIMIT, LIMIT).astype(np.float32)
+
+
+def stress_borders(importance: Array, tile: tuple[slice, slice], size: tuple[int, int]) -> None:
+    """Let errors at a tile's borders within the picture, of this size, be worth more."""
+    for lines, part, end in zip((importance, importance.T), tile, size):
+        if part.start > 0:
+            lines[0] *= BORDERS
+        if part.stop < end:
+            lines[-1] *= BORDERS
 
 
 def at_stride(importance: Array, stride: int) -> Array:
