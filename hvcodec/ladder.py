@@ -6,6 +6,7 @@ stochastic layers z7 ... z1 of the hierarchical VAE, coarse to fine. Refinement 
 (`refinement.py`), two a level, may follow; the last one is called r1, the one before it r2, and so on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -50,6 +51,13 @@ LAYERS_PER_LEVEL = 2
 MAX_LEVELS = 4
 COARSE_HALF = 4  # layers of the ladder that the first layer of a level refines
 REFINES = ("z7 to z4 at half the step", "z3 to z1 at half the step")
+
+
+def of_layers(counts: Sequence[int]) -> tuple[int, ...]:
+    """Counts for each layer, coarse first, from these or, in older models, those of each stride."""
+    if len(counts) != len(STRIDES):
+        return tuple(counts)
+    return tuple(counts[STRIDES.index(la.stride)] for la in LAYERS)
 
 
 def names(levels: int) -> list[str]:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import ClassVar, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from . import modelfile
 from .checkerboard import merge, place, take, together
-from .ladder import LAYERS, STRIDES, Place, places
+from .ladder import LAYERS, STRIDES, Place, of_layers, places
 from .likelihood import Prior, bounded
 from .network import (
     COARSE_LAYERS,
@@ -47,7 +47,13 @@ Own = TypeVar("Own", bound="Sizes")
 
 
 class Sizes:
-    """Base of dataclasses of sizes: whole numbers and tuples of them."""
+    """Base of dataclasses of sizes: whole numbers and tuples of them.
+
+    Attributes:
+        may_be_0: names of those that may be 0.
+    """
+
+    may_be_0: ClassVar[tuple[str, ...]] = ()
 
     def to_dict(self) -> dict:
         return asdict(self)  # type: ignore[call-overload]
@@ -62,8 +68,11 @@ class Sizes:
 
         try:
             config = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()})
-            parts = [n if isinstance(n, tuple) else (n,) for n in config.to_dict().values()]
-            whole = all(type(n) is int and 0 < n < 4096 for part in parts for n in part)
+            whole = all(
+                type(n) is int and (0 < n < 4096 or (n == 0 and name in cls.may_be_0))
+                for name, size in config.to_dict().items()
+                for n in (size if isinstance(size, tuple) else (size,))
+            )
             if whole and kinds(config) == kinds(cls()):
                 return config
         except (AttributeError, TypeError, ValueError):
@@ -78,12 +87,12 @@ class Config(Sizes):
     Attributes:
         widths: trunk channels at strides 64, 32, 16, 8.
         expansion: hidden channels of a block per trunk channel.
-        blocks: residual blocks per pass at strides 64, 32, 16, 8.
+        blocks: residual blocks before each pass of the layers z7 to z1.
         analysis_width: channels of the inference correction at stride 8.
         analysis_blocks: its residual blocks.
         closing_blocks: residual blocks of the trunk at stride 8 after the last layer.
         middle_width: channels of the picture correction at stride 4.
-        middle_blocks: its residual blocks.
+        middle_blocks: its residual blocks; with 0 of them there is no such correction.
         synthesis_width: channels of the picture correction at stride 2.
         synthesis_blocks: its residual blocks.
         groups: 1, or 2 for a network that codes channels of z5 to z3 in groups (`ladder.places`).
@@ -92,7 +101,7 @@ class Config(Sizes):
 
     widths: tuple[int, int, int, int] = (128, 128, 128, 96)
     expansion: int = 2
-    blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
+    blocks: tuple[int, int, int, int, int, int, int] = (2, 2, 2, 2, 2, 2, 2)
     analysis_width: int = 96
     analysis_blocks: int = 4
     closing_blocks: int = 2
@@ -102,6 +111,15 @@ class Config(Sizes):
     synthesis_blocks: int = 3
     groups: int = 1
     follower_width: int = 96
+
+    may_be_0 = ("middle_blocks",)
+
+    @classmethod
+    def from_dict(cls, sizes: dict) -> "Config":
+        """See `Sizes.from_dict`; `blocks` may also be those of the strides 64, 32, 16 and 8."""
+        if isinstance(sizes, dict) and isinstance(sizes.get("blocks"), (list, tuple)):
+            sizes = sizes | {"blocks": of_layers(sizes["blocks"])}
+        return super().from_dict(sizes)
 
 
 class Product(nn.Module):
@@ -237,11 +255,11 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.transform = Transform()
-        width, blocks = (dict(zip(STRIDES, n)) for n in (config.widths, config.blocks))
+        width = dict(zip(STRIDES, config.widths))
         self.start = nn.Parameter(torch.zeros(width[STRIDES[0]]))
         self.rungs = nn.ModuleList(
             nn.ModuleList(
-                Rung(width[la.stride], places(k, p, config.groups > 1), blocks[la.stride], config)
+                Rung(width[la.stride], places(k, p, config.groups > 1), config.blocks[k], config)
                 for p in range(la.passes)
             )
             for k, la in enumerate(LAYERS)
@@ -266,11 +284,12 @@ class Model(nn.Module):
         )
         self.closing_head = Pointwise(width[8], PLANES - DC_PLANES, zero=True)
         w, middle = config.synthesis_width, config.middle_width
-        self.middle_in = Pointwise(width[8], 4 * middle)
-        self.middle_blocks = nn.ModuleList(
-            Block(middle, config.expansion) for _ in range(config.middle_blocks)
-        )
-        self.middle_out = Pointwise(middle, 4 * w, zero=True)
+        if config.middle_blocks:
+            self.middle_in = Pointwise(width[8], 4 * middle)
+            self.middle_blocks = nn.ModuleList(
+                Block(middle, config.expansion) for _ in range(config.middle_blocks)
+            )
+            self.middle_out = Pointwise(middle, 4 * w, zero=True)
         self.synthesis_in = Pointwise(width[8], 16 * w)
         self.synthesis_picture = Pointwise(12, w)
         self.synthesis_blocks = nn.ModuleList(
@@ -412,10 +431,12 @@ class Model(nn.Module):
             values[k] = values[k] + offset * torch.minimum(self.delta(present, k), self.spread(k))
         with torch.autocast(h.device.type, enabled=False):
             linear = self.transform.inverse(values)
-        middle = F.pixel_shuffle(self.middle_in(h), 2)
-        for block in self.middle_blocks:
-            middle = block(middle, condition)
-        u = F.pixel_shuffle(self.synthesis_in(h), 4) + F.pixel_shuffle(self.middle_out(middle), 2)
+        u = F.pixel_shuffle(self.synthesis_in(h), 4)
+        if self.config.middle_blocks:
+            middle = F.pixel_shuffle(self.middle_in(h), 2)
+            for block in self.middle_blocks:
+                middle = block(middle, condition)
+            u = u + F.pixel_shuffle(self.middle_out(middle), 2)
         u = u + self.synthesis_picture(F.pixel_unshuffle(linear / 64, 2))
         for block in self.synthesis_blocks:
             u = block(u, condition)

@@ -15,7 +15,7 @@ import numpy as np
 from . import exact, modelfile
 from .errors import ModelError
 from .exact import Array
-from .ladder import LAYERS, STRIDES, Place, places
+from .ladder import LAYERS, STRIDES, Place, of_layers, places
 from .parallel import Scratch, in_parallel, strips
 from .steps import OFF, STEPS_PER_OCTAVE
 from .transform import BLOCK, DC_PLANES, OVERLAP, Transform
@@ -418,17 +418,18 @@ class Network:
         parts = Parts(t, grids)
         product, blocks = parts.product, parts.blocks
         self.grouped = config.get("groups", 1) > 1
-        counts = dict(zip(STRIDES, config["blocks"]))
+        counts = of_layers(config["blocks"])
         self.rungs = [
-            [self._rung(parts, k, p, counts[la.stride]) for p in range(la.passes)]
+            [self._rung(parts, k, p, counts[k]) for p in range(la.passes)]
             for k, la in enumerate(LAYERS)
         ]
         self.up = [product(f"up.{k}", 2) for k in range(len(STRIDES) - 1)]
         self.closing_blocks = blocks("closing_blocks", config["closing_blocks"])
         self.closing_head = product("closing_head")
-        self.middle_in = product("middle_in", 2)
-        self.middle_blocks = blocks("middle_blocks", config["middle_blocks"])
-        self.middle_out = product("middle_out", 2)
+        self.middle: tuple[Product, list[Block], Product] | None = None
+        if count := config["middle_blocks"]:
+            into = product("middle_in", 2)
+            self.middle = into, blocks("middle_blocks", count), product("middle_out", 2)
         self.synthesis_in = product("synthesis_in", 4)
         self.synthesis_picture = product("synthesis_picture")
         self.synthesis_blocks = blocks("synthesis_blocks", config["synthesis_blocks"])
@@ -626,7 +627,9 @@ class Network:
     def halo(self) -> int:
         """How far pixels depend on what is around them, in positions of stride 8: a block sees one
         position of its own stride, the transform its overlap."""
-        trunk = 2 * len(self.synthesis_blocks) + 4 * len(self.middle_blocks)
+        trunk = 2 * len(self.synthesis_blocks)
+        if self.middle:
+            trunk += 4 * len(self.middle[1])
         linear = 2 * len(self.synthesis_blocks) + OVERLAP
         return len(self.closing_blocks) + -(-max(trunk, linear) // BLOCK)
 
@@ -646,9 +649,12 @@ class Network:
 
         in_parallel(correct, strips(len(planes), 2 * planes[0].size))
         linear = self.transform.pixels(planes)
-        middle = shuffle(self.middle_in(h), 2)
-        for block in self.middle_blocks:
-            middle = block(middle, condition)
+        middle = None
+        if self.middle:
+            into, blocks, out_of_middle = self.middle
+            middle = shuffle(into(h), 2)
+            for block in blocks:
+                middle = block(middle, condition)
         height, width = h.shape[:2]
         rows = strips(height, width * self.synthesis_in.matrix.shape[1])
         u = np.empty((4 * height, 4 * width, self.synthesis_out.matrix.shape[0]), np.float32)
@@ -657,7 +663,8 @@ class Network:
             part = u[4 * top : 4 * bottom]
             lines, halves = (part.reshape(-1, r, 4 * width // r, part.shape[2] * r) for r in (4, 2))
             lines[...] = lines_of(self.synthesis_in.rows(h[top:bottom]), 4)
-            halves += lines_of(self.middle_out.rows(middle[2 * top : 2 * bottom]), 2)
+            if middle is not None:
+                halves += lines_of(out_of_middle.rows(middle[2 * top : 2 * bottom]), 2)
             part += self.synthesis_picture.rows(unshuffle(linear[8 * top : 8 * bottom] / 64, 2))
 
         in_parallel(start, rows)

@@ -224,7 +224,7 @@ def _picture(network: Network) -> Graph:
     steps = g.steps()
     features = g.features(steps)
     planes = g.input("planes", FLOAT, [1, PLANES, "height", "width"])
-    h = g.input("trunk", FLOAT, [1, network.middle_in.matrix.shape[0], "height", "width"])
+    h = g.input("trunk", FLOAT, [1, network.synthesis_in.matrix.shape[0], "height", "width"])
     for block in network.closing_blocks:
         h = g.block(h, block, features)
     open_to = [
@@ -234,11 +234,13 @@ def _picture(network: Network) -> Graph:
     offset = g.op("Mul", g.product(h, network.closing_head), gain)
     ac = g.op("Add", g.channels(planes, DC_PLANES, PLANES), offset)
     linear = _linear(g, network, g.join([g.channels(planes, 0, DC_PLANES), ac]))
-    middle = g.shuffled(h, network.middle_in, 2)
-    for block in network.middle_blocks:
-        middle = g.block(middle, block, features)
     u = g.shuffled(h, network.synthesis_in, 4)
-    u = g.op("Add", u, g.shuffled(middle, network.middle_out, 2))
+    if network.middle:
+        into, blocks, out_of_middle = network.middle
+        middle = g.shuffled(h, into, 2)
+        for block in blocks:
+            middle = g.block(middle, block, features)
+        u = g.op("Add", u, g.shuffled(middle, out_of_middle, 2))
     seen = g.op("Mul", linear, g.number(1 / 64))
     u = g.op("Add", u, g.product(seen, network.synthesis_picture, 2))
     for block in network.synthesis_blocks:

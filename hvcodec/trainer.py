@@ -240,7 +240,7 @@ class Trainer(Generic[Network]):
         """
         state = read(self.folder / "checkpoint.pt", self.device)
         same = (
-            state["config"] == self.model.config.to_dict()
+            type(self.model.config).from_dict(state["config"]) == self.model.config
             and state["recipe"]["seed"] == self.recipe.seed
             and state["data_sha256"] == self.crops.sha256
         )

@@ -201,21 +201,27 @@ class Network(Tables):
         c = self.config
         names = []
         for k, name in enumerate(NAMES):
-            stride = int(math.log2(64 // SIZES[name][0]))
             for p in range(SIZES[name][2]):
                 rung = f"rungs.{k}.{p}"
-                names += [b for n in range(c["blocks"][stride]) for b in block(f"{rung}.blocks.{n}")]
+                names += [b for n in range(self.blocks(k)) for b in block(f"{rung}.blocks.{n}")]
                 names += [rung + ".head", rung + ".absorb"]
                 for n in range(len(groups(k, self.grouped)) - 1):
                     parts = "from_trunk", "from_values", "out"
                     names += [f"{rung}.followers.{n}.{part}" for part in parts]
         names += [f"up.{k}" for k in range(3)]
         names += [b for n in range(c["closing_blocks"]) for b in block(f"closing_blocks.{n}")]
-        names += ["closing_head", "middle_in"]
-        names += [b for n in range(c["middle_blocks"]) for b in block(f"middle_blocks.{n}")]
-        names += ["middle_out", "synthesis_in", "synthesis_picture"]
+        names.append("closing_head")
+        if c["middle_blocks"]:
+            middle = [b for n in range(c["middle_blocks"]) for b in block(f"middle_blocks.{n}")]
+            names += ["middle_in", *middle, "middle_out"]
+        names += ["synthesis_in", "synthesis_picture"]
         names += [b for n in range(c["synthesis_blocks"]) for b in block(f"synthesis_blocks.{n}")]
         return [*names, "synthesis_out"]
+
+    def blocks(self, k):
+        """How many there are before each pass of a layer."""
+        counts = self.config["blocks"]
+        return counts[k] if len(counts) == 7 else counts[int(math.log2(64 // SIZES[NAMES[k]][0]))]
 
     def passes(self):
         """Names of the blocks of every pass of the lossless layer."""
@@ -315,7 +321,7 @@ class Network(Tables):
             )
         if h.shape[1] < size[0]:
             h = shuffle(self.product(f"up.{octave - 1}", h), 2)
-        for n in range(self.config["blocks"][octave]):
+        for n in range(self.blocks(k)):
             h = self.block(f"rungs.{k}.{p}.blocks.{n}", h, condition)
         return h
 
@@ -416,10 +422,12 @@ class Network(Tables):
         ]
         planes[3:] += self.product("closing_head", h) * np.concatenate(open_to)[:, None, None]
         linear = self.inverse(planes)
-        middle = shuffle(self.product("middle_in", h), 2)
-        for n in range(self.config["middle_blocks"]):
-            middle = self.block(f"middle_blocks.{n}", middle, condition)
-        u = shuffle(self.product("synthesis_in", h), 4) + shuffle(self.product("middle_out", middle), 2)
+        u = shuffle(self.product("synthesis_in", h), 4)
+        if self.config["middle_blocks"]:
+            middle = shuffle(self.product("middle_in", h), 2)
+            for n in range(self.config["middle_blocks"]):
+                middle = self.block(f"middle_blocks.{n}", middle, condition)
+            u = u + shuffle(self.product("middle_out", middle), 2)
         u = u + self.product("synthesis_picture", unshuffle(linear / 64, 2))
         for n in range(self.config["synthesis_blocks"]):
             u = self.block(f"synthesis_blocks.{n}", u, condition)

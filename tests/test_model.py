@@ -26,7 +26,7 @@ from hvcodec.train import grow
 
 TINY = Config(
     widths=(16, 16, 16, 16),
-    blocks=(1, 1, 1, 1),
+    blocks=(1,) * len(LAYERS),
     analysis_width=8,
     analysis_blocks=1,
     closing_blocks=1,
@@ -318,7 +318,11 @@ def test_what_is_at_the_end_of_its_range_is_not_driven_further():
 
 def test_a_grown_model_computes_the_same():
     small = random_model()
-    sizes = TINY.to_dict() | {"widths": (24, 16, 20, 32), "blocks": (2, 1, 1, 2), "middle_width": 12}
+    sizes = TINY.to_dict() | {
+        "widths": (24, 16, 20, 32),
+        "blocks": (2, 1, 1, 1, 3, 1, 2),
+        "middle_width": 12,
+    }
     torch.manual_seed(1)
     large = Model(Config.from_dict(sizes | {"synthesis_blocks": 3, "analysis_blocks": 2}))
     grow(large, small.state_dict())

@@ -16,8 +16,8 @@ import hvcodec
 from hvcodec import data, encoder, modelfile
 
 TINY = json.dumps(
-    {"widths": [16, 16, 16, 16], "blocks": [1, 1, 1, 1], "closing_blocks": 1}
-    | {"analysis_width": 8, "analysis_blocks": 1, "middle_width": 8, "middle_blocks": 1}
+    {"widths": [16, 16, 16, 16], "blocks": [1, 1, 1, 1, 2, 1, 1], "closing_blocks": 1}
+    | {"analysis_width": 8, "analysis_blocks": 1, "middle_blocks": 0}
     | {"synthesis_width": 8, "synthesis_blocks": 1, "groups": 2, "follower_width": 8}
 )
 
