@@ -239,8 +239,13 @@ class Trainer(Generic[Network]):
             UsageError: it is of another network, seed or data.
         """
         state = read(self.folder / "checkpoint.pt", self.device)
+        own = self.model.config
+        try:
+            config = type(own).from_dict(state["config"])  # as older runs may have written it
+        except ValueError:
+            config = None
         same = (
-            type(self.model.config).from_dict(state["config"]) == self.model.config
+            config == own
             and state["recipe"]["seed"] == self.recipe.seed
             and state["data_sha256"] == self.crops.sha256
         )

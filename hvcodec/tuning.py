@@ -1,7 +1,8 @@
 """What squared errors are worth, place by place: weights that the encoder alone knows.
 
-For PSNR they are worth the same everywhere. MS-SSIM (Wang, Simoncelli & Bovik 2003) divides errors by
-the local variance, so there an error counts less where the picture is busy: its importance is
+For PSNR they are worth the same everywhere but beside other tiles (`BORDERS`). MS-SSIM (Wang,
+Simoncelli & Bovik 2003) divides errors by the local variance, so there an error counts less where the
+picture is busy: its importance is
 
     (v + C)^-ALPHA, divided by its geometric mean,
 

@@ -152,6 +152,29 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, photo, mon
     assert trainer.step == 5  # saved after every calm step, up to the first restless stretch's end
 
 
+def test_a_run_goes_on_with_its_own_kind_of_network_alone(tmp_path, photo):
+    from hvcodec import train
+    from hvcodec import trainer as training
+    from hvcodec.lossless_model import Config as LosslessConfig
+    from hvcodec.lossless_model import LosslessModel
+    from hvcodec.model import Config
+
+    (tmp_path / "pictures").mkdir()
+    photo.save(tmp_path / "pictures" / "photo.png")
+    data.pack(tmp_path / "pictures", tmp_path / "pictures.bin")
+    by_stride = json.loads(TINY) | {"blocks": [1, 1, 1, 2]}
+    recipe = training.Recipe()
+    trainer = train.PhotoTrainer(tmp_path, recipe, Config.from_dict(by_stride))
+    trainer.start(None)
+    # Older runs wrote blocks by stride.
+    older = trainer.state() | {"config": trainer.model.config.to_dict() | by_stride}
+    training.torch.save(older, tmp_path / "checkpoint.pt")
+    trainer.load()
+    other = training.Trainer(tmp_path, recipe, LosslessModel(LosslessConfig()))
+    with pytest.raises(hvcodec.UsageError, match="another network"):
+        other.load()
+
+
 @pytest.mark.parametrize("lossless", [False, True])
 def test_training_in_bfloat16_is_training(tmp_path, photo, monkeypatch, lossless):
     """On every processor, also where it is slow and a run would choose float32."""
