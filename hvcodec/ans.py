@@ -6,6 +6,7 @@ the stack, which is what makes a file that ends at a layer's end a whole file.
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -31,19 +32,33 @@ LARGEST_SYMBOL = (1 << 31) - 1
 MOST_SAVED = 32  # symbols beyond which savings hardly change
 
 
+class Models(dict[int, Any]):
+    """The coder's models of tables, each made when it is first looked up."""
+
+    def __init__(self, counts: Callable[[int], np.ndarray]) -> None:
+        """Args: what gives a table's counts, which sum to 2^24."""
+        self._counts = counts
+
+    def __missing__(self, table: int) -> Any:
+        # constriction gives every entry one count and shares out the rest in proportion: here the rest
+        # is a whole number of counts, so the coder's probabilities are the table's.
+        rest = (self._counts(table) - 1).astype(np.float64)
+        self[table] = model = Categorical(rest, perfect=False)
+        return model
+
+
 class Coding(Protocol):
     """Probability tables as the stack needs them.
 
     Attributes:
         reaches: int32 per table: it holds symbols -reach .. reach and then the escape.
         silent: bool per table: its symbols are zero without being coded.
+        models: the coder's, by table.
     """
 
     reaches: np.ndarray
     silent: np.ndarray
-
-    def model(self, table: int) -> Any:
-        """The coder's model of a table."""
+    models: Models
 
 
 class Tables:
@@ -52,6 +67,7 @@ class Tables:
     Attributes:
         zeros: counts of the symbol zero per table, int32.
         silent: bool per table: its symbols are zero without being coded.
+        models: the coder's.
     """
 
     def __init__(self, counts: np.ndarray, reaches: np.ndarray) -> None:
@@ -67,7 +83,7 @@ class Tables:
         self.zeros = counts[ends - self.reaches - 2]
         limits = np.where(np.arange(TABLES) < SYMBOL_TABLES, SILENT, PART_SILENT)
         self.silent = self.zeros > limits * TOTAL
-        self._models: dict[int, Any] = {}
+        self.models = Models(self.counts.__getitem__)
 
     @cached_property
     def _saved(self) -> np.ndarray:
@@ -105,15 +121,6 @@ class Tables:
         # Low bits cost the same for all symbols: only every 2^shift-th symbol is a table's next.
         entry = np.minimum(size / (1 << shift), MOST_SAVED).astype(np.int32)
         return self._saved[table, entry] / (1 << shift)
-
-    def model(self, table: int) -> Any:
-        """The coder's model of a table, made when first needed."""
-        if table not in self._models:
-            # constriction gives every entry one count and shares out the rest in proportion: here
-            # the rest is a whole number of counts, so the coder's probabilities are the table's.
-            rest = (self.counts[table] - 1).astype(np.float64)
-            self._models[table] = Categorical(rest, perfect=False)
-        return self._models[table]
 
 
 class Grid(NamedTuple):
@@ -214,8 +221,9 @@ class Stack:
         self._push_escapes(high[escaped], reach[escaped])
         self._push_low((shifted - (high << shifts)), shifts)
         entries = np.where(escaped, 2 * reach + 1, high + reach).astype(np.int32)
+        encode, models = self._coder.encode_reverse, tables.models  # there are hundreds of groups
         for table, start, stop in reversed(groups):
-            self._coder.encode_reverse(entries[start:stop], tables.model(table))
+            encode(entries[start:stop], models[table])
 
     def pop(self, index: Index, tables: Coding) -> np.ndarray:
         """Pop what `push` pushed: int32 symbols.
@@ -224,9 +232,9 @@ class Stack:
             FormatError: the words are not what a stack of these symbols can be.
         """
         order, groups = _groups(index, tables)
-        entries = np.empty(len(order), np.int32)
-        for table, start, stop in groups:
-            entries[start:stop] = self._coder.decode(tables.model(table), stop - start)
+        decode, models = self._coder.decode, tables.models  # there are hundreds of groups
+        found = [decode(models[table], stop - start) for table, start, stop in groups]
+        entries = np.concatenate([np.zeros(0, np.int32), *found])
         shifts = index.shift[order]
         low = self._pop_low(shifts)
         reach = tables.reaches[index.table[order]]

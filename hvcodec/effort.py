@@ -47,7 +47,8 @@ WINDOW, MARGIN = 12, 1  # sides of the windows that the network sees at once, in
 def has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 as such: a round takes a quarter less time then, and
     finds as much (docs/training-log.md). Elsewhere it is far slower than float32."""
-    return bool(getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16"))
+    capabilities = getattr(torch.cpu, "get_capabilities", None)  # older versions do not say
+    return capabilities is not None and bool(capabilities().get("avx512_bf16"))
 
 
 @dataclass(frozen=True)

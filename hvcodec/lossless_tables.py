@@ -5,12 +5,12 @@ sixteenths: so there are tables by scale, fraction of the mean, and tail shape. 
 model's tail shapes, exactly, when they are first needed.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from . import exact
-from .ans import Categorical
+from .ans import Models
 from .exact import Array
 from .mixture import Mixture
 from .tables import TOTAL, Index
@@ -63,18 +63,11 @@ class Tables:
         self.reaches = np.repeat(reach[:, None], FRACTIONS, 1).ravel()
         self.silent = np.zeros(len(self.reaches), bool)
         self._scales = scales
-        self._models: dict[int, Any] = {}
+        self.models = Models(self.counts)
 
     def mixture(self, level: Array, shape: Array) -> Mixture:
         """Distributions around zero, in grey levels."""
         return Mixture(self._scales[level], self.ratios[shape], self.weights[shape])
-
-    def model(self, table: int) -> Any:
-        """The coder's model of a table, made when first needed, exactly."""
-        if table not in self._models:
-            rest = (self.counts(table) - 1).astype(np.float64)
-            self._models[table] = Categorical(rest, perfect=False)
-        return self._models[table]
 
     def counts(self, table: int) -> Array:
         """Symbols -reach .. reach and the escape; int32, sum 2^24."""

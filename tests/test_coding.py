@@ -187,7 +187,7 @@ def test_the_coder_uses_exactly_the_counts(coder_tables):
             state = (1 << 40) + int(quantile)
             words = np.array([state & 0xFFFFFFFF, state >> 32], np.uint32)
             coder = constriction.stream.stack.AnsCoder(words)
-            assert coder.decode(coder_tables.model(number), 1)[0] == expected
+            assert coder.decode(coder_tables.models[number], 1)[0] == expected
 
 
 def test_damaged_tables_are_refused():
