@@ -166,9 +166,10 @@ def _groups(index: Index, tables: "Coding") -> tuple[np.ndarray, list[tuple[int,
     used = index.table[coded]
     order = np.argsort(used, kind="stable")
     sorted_tables = used[order]
-    starts = np.flatnonzero(np.diff(sorted_tables, prepend=np.int16(-1)))
-    stops = [*starts[1:].tolist(), len(order)]
-    return coded[order], list(zip(sorted_tables[starts].tolist(), starts.tolist(), stops))
+    later = np.flatnonzero(sorted_tables[1:] != sorted_tables[:-1]) + 1
+    starts = [0, *later.tolist()][: len(order)]  # none if there is nothing
+    stops = [*starts[1:], len(order)]
+    return coded[order], list(zip(sorted_tables[starts].tolist(), starts, stops))
 
 
 class Stack:

@@ -60,6 +60,10 @@ class Prior(NamedTuple):
 # matrix of up to so many numbers so many positions are a part.
 SMALL, PART = 1 << 13, 96
 
+# Numbers in a strip, at least, where many small things are done with them: threads that do so wait for
+# each other most of the time.
+FEW_CALLS = 1 << 17
+
 RUN = 1024  # numbers that a depthwise product works on at a time: the fastest cache holds them
 
 _scratch = Scratch()
@@ -570,7 +574,7 @@ class Network:
             log2_scale -= 1
             np.clip(of_shape + np.float32(0.5), 0, 1, out=shape)
 
-        in_parallel(work, strips(height, width * channels))
+        in_parallel(work, strips(height, width * channels, least=FEW_CALLS))
         return prior
 
     @staticmethod
@@ -621,7 +625,8 @@ class Network:
             back = rung.absorb.rows(inputs.reshape(bottom - top, width, -1))
             put(back, (at.p + top) % 2, passes, h[top:bottom], add=True)
 
-        in_parallel(work, strips(height, width * max(3 * channels, h.shape[2])))
+        numbers = max(3 * channels, h.shape[2] if last else 0)
+        in_parallel(work, strips(height, width * numbers, least=FEW_CALLS))
 
     @property
     def halo(self) -> int:

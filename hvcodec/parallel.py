@@ -63,15 +63,17 @@ def single_threaded_blas() -> AbstractContextManager:
     return _libraries().limit(limits=1, user_api="blas")
 
 
-def strips(height: int, row_size: int, most: int | None = None) -> list[tuple[int, int]]:
+def strips(
+    height: int, row_size: int, most: int | None = None, least: int | None = None
+) -> list[tuple[int, int]]:
     """Rows from and to of strips of rows of `row_size` numbers each, as many for each thread.
 
     Args:
-        most: numbers in a strip, instead of `STRIP`.
+        most, least: numbers in a strip, instead of `STRIP` and `LEAST`.
     """
     size = height * row_size
     count = WORKERS * -(-size // ((most or STRIP) * WORKERS))
-    rows = -(-height // min(count, max(size // LEAST, 1))) if size else 1
+    rows = -(-height // min(count, max(size // (least or LEAST), 1))) if size else 1
     return [(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
