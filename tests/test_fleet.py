@@ -14,7 +14,7 @@ from PIL import Image
 from upath import UPath
 
 import hvcodec
-from hvcodec import files, fleet
+from hvcodec import files, fleet, modelfile
 from hvcodec.cli import main
 
 
@@ -135,7 +135,7 @@ def test_only_what_is_not_done_is_done(folder, tmp_path):
     assert changed(*words, "-q", "40") == {"a.hvc", "b.hvc", "c.hvc"}
     assert changed(*words, "-q", "40") == set()
     # The same network under another name; then another network.
-    assert changed(*words, "-q", "40", "--model", "photo6") == set()
+    assert changed(*words, "-q", "40", "--model", modelfile.DEFAULT_NAME) == set()
     assert changed(*words, "-q", "40", "--model", "photo3") == {"a.hvc", "b.hvc", "c.hvc"}
     assert "kept" in run(*words, "-q", "40", "--model", "photo3").stderr
 
