@@ -24,7 +24,6 @@ CAPACITY = 1 << 24  # whole numbers up to here are exact in float32
 FINEST, COARSEST = 24, -12  # -log2 of the units of weights
 LIMITS = (4095, 2047, 1023, 511)
 ENOUGH = 127  # the largest weight of a typical channel should be at least so many units
-SIGN = np.int32(-(1 << 31))  # the bit of it in a float32
 CONDITION_UNIT = 32  # the features of steps are whole numbers of 1/32
 
 
@@ -57,8 +56,7 @@ def symlog2(x: Array) -> Array:
     size = np.abs(x)
     size += 1
     result = log2(size)
-    bits = result.view(np.int32)
-    bits |= x.view(np.int32) & SIGN  # far faster than `np.sign` and a product
+    result *= np.sign(x, out=size)
     return result
 
 
