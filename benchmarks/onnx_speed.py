@@ -1,6 +1,6 @@
 """Decoding with the package (numpy) and with onnxruntime, in turns: seconds of clock and processor.
 
-    hvcodec export-onnx photo6 GRAPHS
+    hvcodec export-onnx photo7 GRAPHS
     python benchmarks/onnx_speed.py GRAPHS PICTURE OUT.json
 
 The decoder that runs the graphs, `tests/onnx_decoder.py`, is made to be read, not to be fast: only what

@@ -43,9 +43,6 @@ DEFAULT_QUALITY = 50.0
 # Of the lossy part of a lossless file, where the whole is smallest: 0.6 % more at 58 and 77
 # (docs/training-log.md).
 LOSSLESS_QUALITY = 68.0
-# Near enough to a target, and growth per unit of quality on photographs.
-SIZE_SLACK, SIZE_SLOPE = 0.015, 0.07  # log of bytes
-PSNR_SLACK, PSNR_SLOPE = 0.08, 0.3  # dB
 SMALLEST_GOAL, LARGEST_GOAL = 1e-6, 1e12  # of any lambda or target that can be meant
 
 SURE = 4096  # bytes, from which side information with signs always pays
@@ -335,7 +332,7 @@ class Encoder:
             return math.log(len(tried[at]))
 
         def search(goal: float) -> Setting | None:
-            return ratecontrol.search(measure, goal, SIZE_SLACK, SIZE_SLOPE, thrifty=True)
+            return ratecontrol.search(measure, goal, ratecontrol.LOG_SIZE)
 
         goal = log_size = math.log(max(size, 1))
         plain = search(goal)
@@ -356,7 +353,7 @@ class Encoder:
                 self.progress(1.0)
                 break
             # Effort changes sizes a little: aim so much lower.
-            goal -= over + SIZE_SLACK / 3
+            goal -= over + ratecontrol.LOG_SIZE.slack / 3
         return best
 
     def reaching(self, psnr: float) -> bytes:
@@ -371,30 +368,33 @@ class Encoder:
         def measure(at: Setting) -> float:
             if at not in tried:
                 decoded = np.empty_like(self.source.rgb)
-                data = self.encode(rates.lambda_of_quality(at.quality), decoded=decoded)
+                lam = rates.lambda_of_quality(at.quality)
+                data = self.encode(lam, 2**at.log2_thrift, decoded)
                 tried[at] = data, _psnr(self.source.rgb, decoded)
             return tried[at][1]
 
         def search(goal: float) -> Setting:
-            found = ratecontrol.search(measure, goal, PSNR_SLACK, PSNR_SLOPE, thrifty=False)
+            found = ratecontrol.search(measure, goal, ratecontrol.PSNR)
             # Even the coarsest file is better than asked for: it is also the smallest.
             return found or Setting(0.0)
 
         goal, plain = psnr, search(psnr)
         best, reached = tried[plain]
-        if plain == Setting(100.0) and reached < psnr - PSNR_SLACK:
+        if plain == Setting(100.0) and reached < psnr - ratecontrol.PSNR.slack:
             raise UsageError(f"quality 100 reaches {reached:.2f} dB on this picture")
         for number in range(EFFORT_ROUNDS if self.effort else 0):
-            quality = search(goal).quality
-            data = self.encode_with_effort(rates.lambda_of_quality(quality), part=_round(number))
+            at = search(goal)
+            data = self.encode_with_effort(
+                rates.lambda_of_quality(at.quality), 2**at.log2_thrift, _round(number)
+            )
             decoded = Decoder(container.read(data), self.network).picture()
             reached = _psnr(self.source.rgb, decoded)
-            if reached <= psnr or not quality:
+            if reached <= psnr or at == Setting(0.0):
                 best = data
                 self.progress(1.0)
                 break
             # Effort brings quality for the same bits: ask for so much less.
-            goal -= reached - psnr + PSNR_SLACK / 3
+            goal -= reached - psnr + ratecontrol.PSNR.slack / 3
         return best
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 ID_DIGITS = 12
-DEFAULT_NAME = "photo6"
+DEFAULT_NAME = "photo7"
 _INSTALLED = Path(__file__).parent / "models"
 _CHECKOUT = Path(__file__).parent.parent / "models"
 

@@ -158,6 +158,11 @@ FILES: dict[str, Callable[[], bytes]] = {
     "photo6-fine": lambda: hvcodec.encode(_crop(90, 70), 95),
     "photo6-progressive": lambda: hvcodec.encode(_crop(130, 100), 66, "progressive"),
     "photo6-lossless": lambda: hvcodec.encode(_crop(51, 67), lossless=True),
+    # The fifth, without the correction at stride 4.
+    "photo7": lambda: hvcodec.encode(_crop(250, 180), 50),
+    "photo7-fine": lambda: hvcodec.encode(_crop(90, 70), 95),
+    "photo7-progressive": lambda: hvcodec.encode(_crop(130, 100), 66, "progressive"),
+    "photo7-lossless": lambda: hvcodec.encode(_crop(51, 67), lossless=True),
 }
 
 
